@@ -1,0 +1,200 @@
+"""Configuration: one small model per room, all values in a YAML file or as keyword arguments.
+
+Lengths are in steps of the cube, sizes in grid cells. A wrong value or an unknown name raises `UsageError`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cubecast.errors import UsageError
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TaskConfig(_Strict):
+    """What is forecast from what."""
+
+    history: Positive = 6
+    """Frames that the model sees."""
+    horizon: Positive = 12
+    """Frames that it is trained to forecast (any number can be asked for at prediction time)."""
+    outputs: list[str] | None = None
+    """Channels to forecast; None: all that go in."""
+
+
+class DataConfig(_Strict):
+    """How windows are cut out of cubes and put into batches."""
+
+    crop: Positive | None = 128
+    """Side of the square crops used in training; None: whole fields. Larger than the grid: whole fields."""
+    crops_per_window: Positive = 1
+    """Crops drawn from each time window in an epoch."""
+    wet_bias: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """0: crops anywhere with equal chance; 1: chance proportional to their share of wet pixels."""
+    wet_threshold: float = 0.1
+    """A pixel is wet at or above this value (in the cube's units)."""
+    stride: Positive = 1
+    """Steps between the starts of neighbouring windows."""
+    validation: Fraction = 0.2
+    """Share of the time axis, at its end, kept for validation."""
+    batch_size: Positive = 4
+    shuffle_blocks: Positive = 16
+    """How many blocks of windows are mixed in one shuffle."""
+    prefetch: Annotated[int, Field(ge=0)] = 2
+    """Batches read ahead in a thread."""
+
+
+class ScalingConfig(_Strict):
+    """How values are brought into model space."""
+
+    kind: Literal["auto", "log", "dbr", "standardise", "monthly_anomaly", "identity"] = "auto"
+    """auto: log for rain, monthly_anomaly for monthly temperature, else standardise."""
+
+
+class ModelConfig(_Strict):
+    """The network. Fields are forecast by an encoder-forecaster, point series by a plain recurrent stack."""
+
+    cell: Literal["conv_lstm", "conv_gru", "elman", "lstm", "gru"] = "conv_lstm"
+    """conv_lstm and conv_gru: fields; elman, lstm and gru: point series (or every pixel for itself)."""
+    hidden_channels: list[Positive] = [32, 32]
+    """One number a layer, from the finest layer on."""
+    kernel_size: Positive = 3
+    strides: list[Positive] | None = None
+    """Downscaling before each layer (1: same grid); None: 1 for the first and 2 for the others."""
+    patch: Positive = 4
+    """Side of the patches that are folded into channels before the first layer (1: none)."""
+    peephole: Literal["none", "channel", "pixel"] = "none"
+    grid: tuple[Positive, Positive] | None = None
+    """The y and x size that per-pixel peepholes are made for; needed by peephole='pixel' only."""
+    reset: Literal["after", "before"] = "after"
+    """GRU convention: reset gate applied after (cuDNN, torch) or before (Cho 2014) the recurrent product."""
+    residual: bool = True
+    """Forecast the change since the last observed frame."""
+    mask_channel: bool = True
+    """Give the network the mask of observed values as further channels."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, found {self.kernel_size}")
+        if self.strides is not None and len(self.strides) != len(self.hidden_channels):
+            raise ValueError(
+                f"strides needs {len(self.hidden_channels)} numbers, one a layer, found {len(self.strides)}"
+            )
+        if (self.peephole == "pixel") != (self.grid is not None):
+            raise ValueError("grid is given exactly when peephole is 'pixel'")
+        if self.cell != "conv_lstm" and self.peephole != "none":
+            raise ValueError(f"peephole belongs to cell conv_lstm, found cell {self.cell}")
+        return self
+
+    @property
+    def is_series(self) -> bool:
+        """Whether the cell is a plain recurrent one."""
+        return self.cell in ("elman", "lstm", "gru")
+
+
+class LossConfig(_Strict):
+    """The training loss, over observed pixels, in model space."""
+
+    kind: Literal["mse", "mae", "huber", "balanced"] = "mse"
+    """balanced: weighted MSE + MAE of Shi et al. 2017."""
+    thresholds: list[float] = [2.0, 5.0, 10.0, 30.0]
+    """balanced: rain rates (cube units) at which the weight rises."""
+    weights: list[float] = [1.0, 2.0, 5.0, 10.0, 30.0]
+    """balanced: the weight below the first threshold, between the first and the second, and so on."""
+    delta: Annotated[float, Field(gt=0)] = 1.0
+    """huber: where the square turns into a line, in model space."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.weights) != len(self.thresholds) + 1:
+            raise ValueError(f"weights needs {len(self.thresholds) + 1} numbers, found {len(self.weights)}")
+        return self
+
+
+class TrainingConfig(_Strict):
+    """The training loop."""
+
+    epochs: Positive = 20
+    max_minutes: Annotated[float, Field(gt=0)] | None = None
+    """Stop (and keep the best) after this time; a run that it cuts short is not reproducible from its seed."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of all steps in which the learning rate rises; it falls as a cosine afterwards."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    """Largest norm of the gradient."""
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Decay of the exponential moving average of the weights; 0: none."""
+    patience: Positive | None = 10
+    """Epochs without a better validation loss before it stops; None: never."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 autocast on CUDA, fp32 on CPU."""
+    device: str = "auto"
+    """auto: CUDA when present."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Config(_Strict):
+    """Everything that makes a model, saved beside its weights."""
+
+    task: TaskConfig = TaskConfig()
+    data: DataConfig = DataConfig()
+    scaling: ScalingConfig = ScalingConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    @classmethod
+    def build(cls, values: dict[str, Any] | None = None, /, **overrides: Any) -> Config:
+        """A configuration from nested ``values`` (as in YAML) with single ``overrides`` by field name.
+
+        ``Config.build(history=10, hidden_channels=[64])`` finds the room that each name belongs to.
+
+        Raises:
+            UsageError: an unknown name or a value that is not allowed.
+        """
+        merged: dict[str, Any] = {k: dict(v) if isinstance(v, dict) else v for k, v in (values or {}).items()}
+        for name, value in overrides.items():
+            rooms = [r for r, f in cls.model_fields.items() if name in type(f.default).model_fields]
+            if len(rooms) != 1:
+                known = [n for f in cls.model_fields.values() for n in type(f.default).model_fields]
+                raise UsageError("unknown setting", found=name, allowed=", ".join(known))
+            merged.setdefault(rooms[0], {})[name] = value
+        try:
+            return cls.model_validate(merged)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(p) for p in first["loc"])
+            raise UsageError(
+                f"setting {where or 'configuration'}", found=repr(first.get("input")), remedy=first["msg"]
+            ) from None
+
+    @classmethod
+    def read(cls, path: str | Path, /, **overrides: Any) -> Config:
+        """A configuration from a YAML file, with overrides as in `build`."""
+        try:
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UsageError(f"configuration file {path}", found=str(error), allowed="a readable YAML file") from None
+        if not isinstance(values, dict):
+            raise UsageError(
+                f"configuration file {path}",
+                found=type(values).__name__,
+                allowed="a YAML mapping such as 'task: {history: 6}'",
+            )
+        return cls.build(values, **overrides)
+
+    def to_yaml(self) -> str:
+        """The whole configuration as YAML; `read` is the inverse."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

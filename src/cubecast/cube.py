@@ -1,0 +1,166 @@
+"""What a cube is, and questions every other room asks of one.
+
+A cube is an ``xarray.DataArray`` with dims ``(SEQUENCE, [channel,] *SPACE)``. SEQUENCE is ``time`` (datetime64)
+or, for depth-indexed series, another increasing numeric coordinate. SPACE is two dims for a field (``y, x`` or
+``lat, lon``), one (``station``) or none for point series. Values are floating point (or will be when computed),
+missing values are NaN. The sequence coordinate lies on a regular step; frames may be missing (gaps). ``attrs``
+carry ``units``; with a ``channel`` dim, the coordinate ``channel`` names the variables and the coordinate
+``channel_units`` holds their units. A grid mapping is a scalar coordinate named by ``attrs['grid_mapping']``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyproj
+import xarray as xr
+
+from cubecast import units
+from cubecast.errors import InputError
+from cubecast.steps import Step, infer_step
+
+CHANNEL = "channel"
+
+
+def sequence_dim(cube: xr.DataArray) -> str:
+    """The name of the sequence dim: the first one."""
+    return str(cube.dims[0])
+
+
+def space_dims(cube: xr.DataArray) -> tuple[str, ...]:
+    """The names of the space dims, in order: two for a field, one or none for series."""
+    return tuple(str(d) for d in cube.dims[1:] if d != CHANNEL)
+
+
+def channel_names(cube: xr.DataArray) -> tuple[str, ...]:
+    """The variables in the cube: the ``channel`` coordinate, or the cube's own name."""
+    if CHANNEL in cube.dims:
+        return tuple(str(c) for c in cube[CHANNEL].values)
+    return (str(cube.name) if cube.name is not None else "value",)
+
+
+def channel_units(cube: xr.DataArray) -> dict[str, str]:
+    """Canonical units of each variable."""
+    if CHANNEL in cube.dims:
+        return {
+            n: units.canonical(str(u)) for n, u in zip(channel_names(cube), cube["channel_units"].values, strict=True)
+        }
+    return {channel_names(cube)[0]: units.canonical(str(cube.attrs["units"]))}
+
+
+def select_channel(cube: xr.DataArray, name: str) -> xr.DataArray:
+    """One variable of a cube as a cube without a channel dim, under its own name and units."""
+    if CHANNEL not in cube.dims:
+        return cube
+    one = cube.sel({CHANNEL: name}, drop=True).rename(name)
+    attrs = {**cube.attrs, "units": channel_units(cube)[name]}
+    if "channel_standard_name" in cube.coords:
+        attrs["standard_name"] = str(cube["channel_standard_name"].sel({CHANNEL: name}).item())
+    one = one.drop_vars([c for c in ("channel_units", "channel_standard_name") if c in one.coords])
+    return one.assign_attrs({k: v for k, v in attrs.items() if v})
+
+
+def cube_step(cube: xr.DataArray) -> Step:
+    """The regular step of the sequence coordinate."""
+    dim = sequence_dim(cube)
+    return infer_step(cube[dim].values, units=str(cube[dim].attrs.get("units", "")), what=dim)
+
+
+def positions(cube: xr.DataArray, step: Step | None = None) -> np.ndarray[Any, Any]:
+    """The place of every frame on the regular step, counted from the first frame (int64, strictly increasing).
+
+    Raises:
+        InputError: a frame is off the step (irregular time).
+    """
+    values = cube[sequence_dim(cube)].values
+    place = (step or cube_step(cube)).offsets(values, values[0])
+    if (np.diff(place) < 1).any():
+        raise InputError(
+            "irregular sequence coordinate", found="two frames within one step", allowed="one frame a step"
+        )
+    return place
+
+
+def gaps(cube: xr.DataArray) -> list[tuple[Any, Any, int]]:
+    """(last value before, first value after, number of frames missing) for each hole in the sequence."""
+    values, missing = cube[sequence_dim(cube)].values, np.diff(positions(cube)) - 1
+    return [(values[i], values[i + 1], int(missing[i])) for i in np.flatnonzero(missing)]
+
+
+def is_latlon(cube: xr.DataArray) -> bool:
+    """Whether the two space coordinates are latitude and longitude in degrees."""
+    space = space_dims(cube)
+    return len(space) == 2 and all(
+        d in cube.coords and units.canonical(str(cube[d].attrs.get("units", ""))) == "degrees" for d in space
+    )
+
+
+def cube_crs(cube: xr.DataArray) -> pyproj.CRS | None:
+    """The CRS of the grid mapping; WGS 84 for a lat/lon grid without one; None when unknown.
+
+    Raises:
+        InputError: there is a grid mapping that cannot be understood.
+    """
+    name = cube.attrs.get("grid_mapping")
+    if name in cube.coords:
+        attrs = dict(cube.coords[name].attrs)
+        try:
+            return pyproj.CRS.from_cf(attrs)
+        except (pyproj.exceptions.CRSError, KeyError) as error:
+            raise InputError(
+                f"grid mapping {name!r} cannot be understood",
+                found=str(error),
+                allowed="a CF grid mapping with grid_mapping_name or crs_wkt",
+            ) from error
+    return pyproj.CRS.from_epsg(4326) if is_latlon(cube) else None
+
+
+def check_cube(cube: xr.DataArray) -> xr.DataArray:
+    """``cube`` itself when it keeps the contract of this module; reads coordinates only, never the values.
+
+    Raises:
+        InputError: the first broken rule, as found / allowed / remedy.
+    """
+    if not isinstance(cube, xr.DataArray):
+        raise InputError(
+            "not a cube",
+            found=type(cube).__name__,
+            allowed="an xarray.DataArray",
+            remedy="take one variable, for example ds['rainfall_rate'], or call cubecast.open_cube",
+        )
+    space = [d for d in cube.dims[1:] if d != CHANNEL]
+    if not cube.dims or len(space) > 2 or (CHANNEL in cube.dims and cube.dims[1:2] != (CHANNEL,)):
+        raise InputError(
+            f"dims of {cube.name!r}",
+            found=tuple(cube.dims),
+            allowed="(time, y, x), (time, channel, y, x), (time, station) or (time,)",
+            remedy="transpose it, or call cubecast.open_cube, which finds the axes",
+        )
+    dim = sequence_dim(cube)
+    if dim not in cube.coords:
+        raise InputError(f"{cube.name!r} has no {dim!r} coordinate", remedy="assign one with cube.assign_coords")
+    kind = cube[dim].dtype.kind
+    if kind not in "Mif" or (dim == "time" and kind != "M"):
+        raise InputError(
+            f"coordinate {dim!r}",
+            found=f"values of type {cube[dim].dtype}",
+            allowed="datetime64 for time, numbers for another sequence such as depth",
+            remedy="convert the calendar with cube.convert_calendar('standard') or decode the times",
+        )
+    if cube.dtype.kind not in "fiu":
+        raise InputError(f"values of {cube.name!r}", found=f"type {cube.dtype}", allowed="numbers")
+    if CHANNEL in cube.dims and (CHANNEL not in cube.coords or "channel_units" not in cube.coords):
+        raise InputError(
+            "a channel dim without names or units",
+            allowed="coordinates 'channel' and 'channel_units'",
+            remedy="build it with cubecast.open_cube(..., variable=[...])",
+        )
+    if CHANNEL not in cube.dims and not str(cube.attrs.get("units", "")).strip():
+        raise InputError(
+            f"variable {cube.name!r} has no units",
+            found="no 'units' attribute",
+            remedy="set it, for example cube.attrs['units'] = 'mm h-1'",
+        )
+    positions(cube)
+    return cube

@@ -1,0 +1,95 @@
+"""What a forecast is: the Dataset that models and baselines return, `write_forecast` writes and maps show.
+
+Dims ``(forecast_reference_time, [realization,] lead_time, *SPACE)``; for a sequence other than time the word
+``time`` in these names is that dim's name (``forecast_reference_depth``, ``lead_depth``, ``valid_depth``).
+``lead_time`` is a timedelta with ``standard_name: forecast_period``; ``valid_time`` is 2-D. Each output variable
+stands under its own name in the input's units, with the input's space coordinates and CRS untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from cubecast.cube import CHANNEL, channel_units, select_channel, sequence_dim, space_dims
+from cubecast.steps import Step
+
+REALIZATION = "realization"
+
+
+def names(dim: str = "time") -> tuple[str, str, str]:
+    """Names of the reference, lead and valid coordinates for a sequence dim."""
+    return f"forecast_reference_{dim}", f"lead_{dim}", f"valid_{dim}"
+
+
+def forecast_dim(forecast: xr.Dataset | xr.DataArray) -> str:
+    """The sequence dim that a forecast came from (``time`` in nearly all of them)."""
+    prefix = "forecast_reference_"
+    return next(str(d)[len(prefix) :] for d in forecast.dims if str(d).startswith(prefix))
+
+
+def build_forecast(
+    values: Mapping[str, np.ndarray[Any, Any]],
+    cube: xr.DataArray,
+    *,
+    reference: Sequence[Any] | np.ndarray[Any, Any],
+    step: Step,
+    attrs: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
+    """The forecast Dataset of arrays of values.
+
+    Args:
+        values: for each output variable, an array ``(reference, [realization,] lead, *SPACE)`` in the cube's units.
+        cube: the cube the forecast was made from: its coordinates, CRS, names and units are taken over.
+        reference: the last observed time of each forecast.
+        step: the step of the leads; lead i (from 0) is ``i + 1`` steps.
+        attrs: global attributes (model, version, weights, data).
+    """
+    dim, space = sequence_dim(cube), space_dims(cube)
+    ref_name, lead_name, valid_name = names(dim)
+    reference = np.asarray(reference)
+    first = next(iter(values.values()))
+    dims: tuple[str, ...] = (ref_name, lead_name, *space)
+    if first.ndim == len(dims) + 1:
+        dims = (ref_name, REALIZATION, lead_name, *space)
+    leads = np.arange(1, first.shape[dims.index(lead_name)] + 1)
+    keep = {str(k): v for k, v in cube.coords.items() if dim not in v.dims and CHANNEL not in v.dims and k != CHANNEL}
+    coords: dict[str, Any] = {
+        **keep,
+        ref_name: (
+            ref_name,
+            reference,
+            {"standard_name": "forecast_reference_time"} if dim == "time" else {},
+        ),
+        lead_name: (
+            lead_name,
+            step.lead(leads),
+            {"standard_name": "forecast_period"} if dim == "time" else {},
+        ),
+        valid_name: (
+            (ref_name, lead_name),
+            step.add(reference[:, None], leads[None, :]),
+            {"standard_name": "time"} if dim == "time" else {},
+        ),
+    }
+    coords[ref_name][2]["long_name"] = f"last observed {dim} used"
+    coords[lead_name][2]["long_name"] = f"{dim} since the forecast reference {dim}"
+    coords[valid_name][2]["long_name"] = f"{dim} for which the forecast is valid"
+    if step.kind == "months":
+        coords[lead_name][2]["comment"] = "nominal months of 30.436875 days; valid_time is the exact month"
+    if REALIZATION in dims:
+        members = np.arange(first.shape[1], dtype="int32")
+        coords[REALIZATION] = (REALIZATION, members, {"standard_name": "realization", "units": "1"})
+    unit = channel_units(cube)
+    data = {}
+    for name, array in values.items():
+        meta = {
+            k: v
+            for k, v in select_channel(cube, name).attrs.items()
+            if k in ("standard_name", "long_name", "grid_mapping")
+        }
+        data[name] = (dims, array, {**meta, "units": unit[name]})
+    return xr.Dataset(data, coords=coords, attrs=dict(attrs or {}))
