@@ -88,6 +88,14 @@ def gaps(cube: xr.DataArray) -> list[tuple[Any, Any, int]]:
     return [(values[i], values[i + 1], int(missing[i])) for i in np.flatnonzero(missing)]
 
 
+def window_starts(cube: xr.DataArray, length: int) -> np.ndarray[Any, Any]:
+    """Indices of the frames from which ``length`` frames follow each other without a gap (int64, may be empty)."""
+    place = positions(cube)
+    if length > len(place):
+        return np.empty(0, np.int64)
+    return np.flatnonzero(place[length - 1 :] - place[: len(place) - length + 1] == length - 1)
+
+
 def is_latlon(cube: xr.DataArray) -> bool:
     """Whether the two space coordinates are latitude and longitude in degrees."""
     space = space_dims(cube)
