@@ -10,6 +10,7 @@ carry ``units``; with a ``channel`` dim, the coordinate ``channel`` names the va
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from cubecast.errors import InputError
 from cubecast.steps import Step, infer_step
 
 CHANNEL = "channel"
+BLOCK_BYTES = 64 * 2**20
+"""Bytes of values that `iter_blocks` reads at a time."""
 
 
 def sequence_dim(cube: xr.DataArray) -> str:
@@ -94,6 +97,24 @@ def window_starts(cube: xr.DataArray, length: int) -> np.ndarray[Any, Any]:
     if length > len(place):
         return np.empty(0, np.int64)
     return np.flatnonzero(place[length - 1 :] - place[: len(place) - length + 1] == length - 1)
+
+
+def iter_blocks(cube: xr.DataArray) -> Iterator[tuple[slice, np.ndarray[Any, Any]]]:
+    """Pieces of ``cube`` along its sequence, in order, read one after the other: (frames, values).
+
+    A piece is a run of whole dask chunks (or of single frames, where there are none) of about 64 MB of values; one
+    chunk that is larger is a piece of its own.
+    """
+    frame = max(1, cube.nbytes // max(1, len(cube)))
+    chunks = cube.chunks[0] if cube.chunks is not None else (1,) * len(cube)
+    start = stop = 0
+    for size in chunks:
+        if stop > start and (stop + size - start) * frame > BLOCK_BYTES:
+            yield slice(start, stop), cube[start:stop].values
+            start = stop
+        stop += size
+    if stop > start:
+        yield slice(start, stop), cube[start:stop].values
 
 
 def is_latlon(cube: xr.DataArray) -> bool:
