@@ -12,11 +12,20 @@ Mask = Bool[Tensor, "batch time channel y x"]
 Field = Float[Tensor, "batch channel y x"]
 """One time of `Frames`."""
 
-State = tuple[Field, ...]
-"""The recurrent state of one convolutional layer: (hidden,) or (hidden, cell)."""
+Forecast = Float[Tensor, "batch horizon output y x"]
+"""What a network makes of `Frames`: its output channels, ``horizon`` steps on."""
 
-Vector = Float[Tensor, "batch feature"]
-"""One time of a point series."""
+Sequence = Float[Tensor, "batch time channel *space"]
+"""What runs through a recurrent layer: ``space`` is ``y x``, or nothing for a point series."""
 
-VectorState = tuple[Vector, ...]
-"""The recurrent state of one plain recurrent layer: (hidden,) or (hidden, cell)."""
+Outputs = Float[Tensor, "batch time hidden *space"]
+"""What comes out of a recurrent layer: its hidden state at every step."""
+
+Step = Float[Tensor, "batch channel *space"]
+"""One time of a `Sequence`."""
+
+Hidden = Float[Tensor, "batch hidden *space"]
+"""One tensor of a recurrent layer's state."""
+
+State = tuple[Hidden, ...]
+"""The state of one recurrent layer: (hidden,) or (hidden, cell)."""
