@@ -117,6 +117,26 @@ def iter_blocks(cube: xr.DataArray) -> Iterator[tuple[slice, np.ndarray[Any, Any
         yield slice(start, stop), cube[start:stop].values
 
 
+def locate(cube: xr.DataArray, values: Any, step: Step | None = None) -> np.ndarray[Any, Any]:
+    """The index of the frame at each of ``values`` (any shape), -1 where the cube has none.
+
+    A frame is at a value when it is within 2 % of a step of it; with calendar months, when it is in the same month.
+    """
+    step = step or cube_step(cube)
+    frames, wanted = cube[sequence_dim(cube)].values, np.asarray(values)
+    if step.kind == "months":
+        frames, wanted = (v.astype("datetime64[M]").astype(np.int64) for v in (frames, wanted))
+    tolerance: Any = 0
+    if step.kind == "seconds":
+        tolerance = np.timedelta64(round(0.02e9 * step.size), "ns")
+    elif step.kind == "number":
+        tolerance = 0.02 * step.size
+    after = np.clip(np.searchsorted(frames, wanted), 0, len(frames) - 1)
+    before = np.maximum(after - 1, 0)
+    nearest = np.where(np.abs(wanted - frames[before]) < np.abs(frames[after] - wanted), before, after)
+    return np.where(np.abs(frames[nearest] - wanted) <= tolerance, nearest, -1)
+
+
 def is_latlon(cube: xr.DataArray) -> bool:
     """Whether the two space coordinates are latitude and longitude in degrees."""
     space = space_dims(cube)
