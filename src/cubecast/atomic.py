@@ -1,0 +1,123 @@
+"""Whole files or none: every writer works under a temporary name in the same folder and renames when done."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cubecast.errors import OutputError
+
+TEMPORARY = ".cubecast-tmp-"
+"""How every temporary name begins: after a kill -9 or a power cut such a file or folder may be left, and may go."""
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str], *, replace_folder: bool = False) -> Iterator[Path]:
+    """A temporary path to write a file or a folder at; it becomes ``path`` when the block ends without an error.
+
+    Data and names are synced to the disk before and after the rename, so that after a crash of program or machine
+    ``path`` is the old thing or the new one, never a part. After any exception, Ctrl-C included, nothing is left.
+
+    Args:
+        path: the final name; an existing file is replaced, a symbolic link is followed.
+        replace_folder: whether an existing folder of that name may be replaced by the new folder.
+
+    Yields:
+        A name in the same folder that does not exist yet, with the suffix of ``path``.
+
+    Raises:
+        OutputError: the folder is missing or cannot be written, the disk is full, or the name is taken by
+            something that is not replaced (a folder, a device).
+    """
+    target = Path(os.path.realpath(path))
+    _check_target(target, replace_folder)
+    temporary = target.parent / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}{target.suffix}"
+    try:
+        yield temporary
+        _sync_tree(temporary)
+        _rename(temporary, target, replace_folder)
+        _sync(target.parent)
+    except OSError as error:
+        raise _output_error(target, error) from error
+    finally:
+        _remove(temporary)
+
+
+def _check_target(target: Path, replace_folder: bool) -> None:
+    if not target.parent.is_dir():
+        raise OutputError(f"cannot write {target}", found=f"no folder {target.parent}", remedy="make the folder first")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write {target}", found=f"no permission to write in {target.parent}")
+    if target.is_dir() and not replace_folder:
+        raise OutputError(f"cannot write {target}", found="a folder of that name", remedy="choose another name")
+    if target.exists() and not target.is_dir() and not stat.S_ISREG(target.stat().st_mode):
+        raise OutputError(f"cannot write {target}", found="a device or pipe", allowed="a regular file")
+
+
+def _rename(temporary: Path, target: Path, replace_folder: bool) -> None:
+    """Put ``temporary`` in the place of ``target``; no system call swaps folders, so the old one steps aside first."""
+    if temporary.is_dir() and target.exists():
+        if not (target.is_dir() and replace_folder):
+            raise OutputError(f"cannot write {target}", found="a file of that name", remedy="choose another name")
+        aside = temporary.with_name(temporary.name + ".old")
+        os.rename(target, aside)
+        try:
+            os.rename(temporary, target)
+        except BaseException:
+            os.rename(aside, target)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        os.replace(temporary, target)
+
+
+def _sync_tree(path: Path) -> None:
+    for folder, _, files in os.walk(path):
+        for name in files:
+            _sync(Path(folder) / name)
+        _sync(Path(folder))
+    if path.is_file():
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    if os.name != "posix" and path.is_dir():  # Windows has no handle on a folder to sync
+        return
+    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _output_error(target: Path, error: OSError) -> OutputError:
+    if error.errno in _NO_SPACE:
+        return OutputError(f"cannot write {target}", found=f"a full disk ({free_space(target)})", remedy="make space")
+    if error.errno in _NO_ACCESS:
+        return OutputError(f"cannot write {target}", found=f"no permission ({error.strerror})")
+    return OutputError(f"cannot write {target}", found=str(error) or type(error).__name__)
+
+
+def free_space(path: Path) -> str:
+    """How much room the file system of ``path`` has, in words."""
+    try:
+        return f"{shutil.disk_usage(path.parent).free:,} bytes free"
+    except OSError:
+        return "free space unknown"

@@ -1,0 +1,177 @@
+"""What a Dataset becomes on disk: complete CF-1.11 attributes, exact integer times, chunks, compression, checksums."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Hashable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, Literal
+
+import numpy as np
+import pyproj
+import xarray as xr
+
+from cubecast import units
+
+CONVENTIONS = "CF-1.11"
+TILE = 1024
+"""Largest side of a chunk on disk: a field of up to this size is one chunk."""
+Kind = Literal["netcdf", "zarr"]
+
+
+def describe(dataset: xr.Dataset, *, title: str) -> xr.Dataset:
+    """``dataset`` as it is to be stored: CF attributes complete, encodings clean, times in nanoseconds.
+
+    Coordinates that are no dimension become plain variables, which each field names in ``coordinates``: what stands
+    on disk is decided here, not by the file that the data came from. Attributes that are there are kept, except
+    references to variables that are not there; values that netCDF cannot hold become JSON text.
+
+    Args:
+        dataset: fields as data variables, everything else as coordinates.
+        title: the global attribute, where the dataset has none.
+    """
+    dataset = dataset.drop_encoding().copy(deep=False)
+    dataset = dataset.assign({n: _plain(v) for n, v in dataset.variables.items()})
+    for variable in dataset.variables.values():
+        for key in ("bounds", "climatology", "grid_mapping"):
+            if variable.attrs.get(key) not in dataset.variables:
+                variable.attrs.pop(key, None)
+    mappings = _named(dataset, "grid_mapping")
+    for name in mappings:
+        dataset[name].attrs.update(_missing_mapping_attrs(dataset[name].attrs))
+    _name_axes(dataset, projected=any(dataset[m].attrs.get("grid_mapping_name") != _LATLON for m in mappings))
+    auxiliary = [str(n) for n in dataset.coords if n not in dataset.dims]
+    hidden = mappings | _named(dataset, "bounds") | _named(dataset, "climatology")
+    for field in dataset.data_vars.values():
+        near = sorted(n for n in auxiliary if n not in hidden and set(dataset[n].dims) <= set(field.dims))
+        if near:
+            field.attrs["coordinates"] = " ".join(near)
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    ours = {"title": title, "source": f"cubecast {version('cubecast')}", "history": f"{now} written by cubecast"}
+    given = {str(k): _attribute(v) for k, v in dataset.attrs.items()}
+    return dataset.reset_coords(auxiliary).assign_attrs({**ours, **given, "Conventions": CONVENTIONS})
+
+
+def restore(dataset: xr.Dataset, *, fields: list[Hashable]) -> xr.Dataset:
+    """The inverse of `describe` after decoding: ``fields`` are data, all else coordinates; no encoding is kept."""
+    dataset = dataset.set_coords([n for n in dataset.data_vars if n not in fields]).drop_encoding()
+    texts = {n: v.astype(str) for n, v in dataset.coords.items() if v.dtype.kind in "OST"}
+    return dataset.assign_coords(texts)
+
+
+def encodings(dataset: xr.Dataset, *, fields: list[Hashable], ones: tuple[str, ...], kind: Kind) -> dict[str, Any]:
+    """How each variable is stored: whole numbers of the coarsest exact unit for times, a checksum on every chunk.
+
+    Args:
+        dataset: from `describe`.
+        fields: variables whose missing values are NaN (``_FillValue``); no other variable may have any.
+        ones: dims along which a chunk of a field is 1 long.
+        kind: netcdf (zlib 4, shuffle, fletcher32) or zarr (zstd 3, crc32c).
+    """
+    unit = {kind: _time_unit(dataset, kind) for kind in "mM"}
+    return {str(n): _encoding(v, n in fields, ones, unit, kind) for n, v in dataset.variables.items()}
+
+
+def _encoding(
+    variable: xr.Variable, field: bool, ones: tuple[str, ...], unit: dict[str, str], kind: Kind
+) -> dict[str, Any]:
+    sort = variable.dtype.kind
+    out: dict[str, Any] = {"_FillValue": variable.dtype.type(np.nan) if field and sort == "f" else None}
+    if sort in "mM":
+        out |= {"dtype": "int64", "units": unit[sort]}
+    if sort == "M":
+        out["calendar"] = "standard"
+    if sort in "OSUT" or not variable.ndim or not variable.size:
+        return out
+    sizes = zip(variable.dims, variable.shape, strict=True)
+    chunks = tuple(1 if field and dim in ones else min(size, TILE) for dim, size in sizes)
+    if kind == "netcdf":
+        return out | {"zlib": True, "complevel": 4, "shuffle": True, "fletcher32": True, "chunksizes": chunks}
+    from zarr.codecs import Crc32cCodec, ZstdCodec  # here: those who write netCDF need not load zarr
+
+    return out | {"chunks": chunks, "compressors": (ZstdCodec(level=3), Crc32cCodec())}
+
+
+def _time_unit(dataset: xr.Dataset, sort: str) -> str:
+    """The coarsest unit in which all times (sort M) or durations (m) of the dataset are whole numbers."""
+    stamps = [v.values.astype(np.int64) for v in dataset.variables.values() if v.dtype.kind == sort]
+    sizes = {"seconds": 10**9, "milliseconds": 10**6, "microseconds": 10**3, "nanoseconds": 1}
+    word = next(unit for unit, size in sizes.items() if all((s % size == 0).all() for s in stamps))
+    return f"{word} since 1970-01-01 00:00:00" if sort == "M" else word
+
+
+def _plain(variable: xr.Variable) -> xr.Variable:
+    """``variable`` with attributes and a type that both formats hold: times in ns, half precision as float32."""
+    attrs = {str(k): _attribute(v) for k, v in variable.attrs.items() if k not in ("_FillValue", "coordinates")}
+    out = variable.copy(deep=False)
+    if variable.dtype.kind in "mM":
+        out = variable.astype(f"{variable.dtype.kind}8[ns]")
+        attrs = {k: v for k, v in attrs.items() if k not in ("units", "calendar", "dtype")}
+    elif variable.dtype.kind == "f" and variable.dtype.itemsize not in (4, 8):
+        out = variable.astype(np.float32)
+    out.attrs = attrs
+    return out
+
+
+def _attribute(value: Any) -> Any:
+    """``value`` itself where netCDF can hold it (text, numbers, arrays of numbers), else its JSON text."""
+    if isinstance(value, str | bytes | int | float | np.number) and not isinstance(value, bool):
+        return value
+    if isinstance(value, np.ndarray | list | tuple) and np.asarray(value).size:
+        array = np.asarray(value) if all(np.isscalar(v) for v in value) else np.empty(0, object)
+        if array.dtype.kind in "iuf" and array.ndim == 1:
+            return array
+    return json.dumps(value, default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v))
+
+
+# ----------------------------------------------------------------------------------------------------- CF attributes
+
+_LATLON = "latitude_longitude"
+_STANDARD_NAME = {"y": "projection_y_coordinate", "x": "projection_x_coordinate"}
+
+
+def _named(dataset: xr.Dataset, key: str) -> set[str]:
+    """The names of variables that others refer to by the attribute ``key``."""
+    return {str(v.attrs[key]) for v in dataset.variables.values() if key in v.attrs}
+
+
+def _missing_mapping_attrs(attrs: dict[str, Any]) -> dict[str, Any]:
+    """What CF and pyproj know of a grid mapping beyond ``attrs``; nothing where pyproj does not understand it.
+
+    A few CRSs (pseudo-Mercator, some oblique ones) have no CF name: they stay described by ``crs_wkt`` alone.
+    """
+    try:
+        crs = pyproj.CRS.from_cf(attrs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # what CF cannot say is in crs_wkt
+            known = crs.to_cf()
+    except (pyproj.exceptions.CRSError, KeyError, ValueError, TypeError):
+        return {}
+    name = attrs.get("grid_mapping_name", known.get("grid_mapping_name"))
+    if name != known.get("grid_mapping_name"):
+        return {"crs_wkt": known["crs_wkt"]} if "crs_wkt" not in attrs else {}
+    if name == "polar_stereographic" and "latitude_of_projection_origin" not in known:
+        known["latitude_of_projection_origin"] = 90.0 if known["standard_parallel"] > 0 else -90.0
+    if "standard_parallel" in known and known.get("scale_factor_at_projection_origin") == 1.0:
+        del known["scale_factor_at_projection_origin"]  # CF wants one of the two
+    alternatives = {"standard_parallel", "scale_factor_at_projection_origin"}
+    if alternatives & set(attrs):
+        known = {k: v for k, v in known.items() if k not in alternatives}
+    return {k: v for k, v in known.items() if k not in attrs}
+
+
+def _name_axes(dataset: xr.Dataset, *, projected: bool) -> None:
+    """Give the space coordinates of fields the standard names that CF asks for, where they have none."""
+    for field in dataset.data_vars.values():
+        for dim, axis in zip(field.dims[-2:], "yx", strict=False):
+            attrs = dataset[dim].attrs if dim in dataset.coords else {"standard_name": ""}
+            unit = str(attrs.get("units", ""))
+            if "standard_name" in attrs:
+                continue
+            if units.same(unit, "degrees"):
+                if unit.startswith("degree") and unit[-1] in "nNeE":
+                    attrs["standard_name"] = "latitude" if unit[-1] in "nN" else "longitude"
+            elif projected and units.canonical(unit) in ("m", "km"):
+                attrs["standard_name"] = _STANDARD_NAME[axis]

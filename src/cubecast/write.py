@@ -1,0 +1,146 @@
+"""Forecasts and cubes on disk: CF netCDF-4 or Zarr v3, compressed, with checksums, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from cubecast.atomic import atomic_path, free_space
+from cubecast.cf import Kind, describe, encodings, restore
+from cubecast.cube import CHANNEL, channel_names, check_cube, select_channel, sequence_dim
+from cubecast.errors import CubecastError, InputError, OutputError, UsageError
+from cubecast.product import REALIZATION, forecast_dim, names
+
+__all__ = ["atomic_path", "read_forecast", "write_cube", "write_forecast"]
+
+
+def write_forecast(forecast: xr.Dataset, path: str | os.PathLike[str]) -> None:
+    """Write a forecast (see `cubecast.product`) as CF-1.11 netCDF-4 (``.nc``) or Zarr v3 (``.zarr``), atomically.
+
+    Values keep their type (nothing is packed); one chunk a reference time and lead (tiles of 1024 on larger grids),
+    compressed, with a checksum. Lazy (dask) values are computed chunk by chunk. Times are stored as int64 in the
+    coarsest unit that is exact and come back in nanoseconds; text comes back as ``str``.
+
+    Writing adds, where absent, the global attributes ``title``, ``source`` and ``history`` and what CF wants on
+    space coordinates and grid mappings, and sets ``Conventions``; ``institution``, ``references`` and the rest are
+    the caller's (``forecast.attrs``). See `cubecast.cf.describe`.
+
+    Args:
+        forecast: dims (forecast_reference_time, [realization,] lead_time, *space).
+        path: ends in .nc or .zarr; an existing file or store of that name is replaced.
+
+    Raises:
+        UsageError: another suffix.
+        InputError: not a forecast.
+        OutputError: it cannot be written; ``path`` then is what it was before.
+    """
+    dim, fields = _forecast_parts(forecast, "not a forecast")
+    if len(fields) < len(forecast.data_vars):
+        extra = sorted(str(n) for n in forecast.data_vars if n not in fields)
+        raise InputError("not a forecast", found=f"variables {extra} without leads", remedy="make them coordinates")
+    title = f"Forecast of {', '.join(map(str, fields))}"
+    _write(forecast, path, ones=(*names(dim)[:2], REALIZATION), title=title)
+
+
+def write_cube(cube: xr.DataArray, path: str | os.PathLike[str]) -> None:
+    """Write a cube as `write_forecast` writes a forecast, one chunk a frame; each channel is a variable of its own.
+
+    Args:
+        cube: dims (time, [channel,] *space), see `cubecast.cube`.
+        path: ends in .nc or .zarr; an existing file or store of that name is replaced.
+
+    Raises:
+        UsageError, InputError, OutputError: as `write_forecast`.
+    """
+    check_cube(cube)
+    fields = {name: select_channel(cube, name) for name in channel_names(cube)}
+    dataset = xr.Dataset(fields).drop_vars([CHANNEL, "channel_units", "channel_standard_name"], errors="ignore")
+    _write(dataset, path, ones=(sequence_dim(cube),), title=", ".join(fields))
+
+
+def read_forecast(path: str | os.PathLike[str]) -> xr.Dataset:
+    """The forecast that `write_forecast` wrote: the same variables, coordinates and attributes, lazy (dask) fields.
+
+    Args:
+        path: a netCDF-4 file or a Zarr store.
+
+    Raises:
+        InputError: it does not exist, cannot be read or is not a forecast.
+    """
+    path = Path(path)
+    coder = xr.coders.CFDatetimeCoder(time_unit="ns")
+    try:
+        if path.is_dir():
+            dataset = xr.open_zarr(path, consolidated=False, decode_times=coder)
+        else:
+            _check_magic(path)
+            dataset = xr.open_dataset(path, engine="netcdf4", chunks={}, decode_times=coder)
+    except CubecastError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"cannot read {path}", found="no such file") from error
+    except Exception as error:  # the libraries under xarray raise nearly anything for a broken file
+        raise InputError(f"cannot read {path}", found=str(error) or type(error).__name__) from error
+    _, fields = _forecast_parts(dataset, f"{path} is not a forecast")
+    return restore(dataset, fields=fields)
+
+
+def _check_magic(path: Path) -> None:
+    """Refuse all but HDF5: the library opens a truncated classic netCDF without a word."""
+    with open(path, "rb") as file:
+        if file.read(4) != b"\x89HDF":
+            raise InputError(
+                f"cannot read {path}", found="not a netCDF-4 file", allowed="a forecast in netCDF-4 or Zarr"
+            )
+
+
+def _forecast_parts(forecast: Any, what: str) -> tuple[str, list[Hashable]]:
+    """The sequence dim and the names of the fields of a forecast."""
+    found = type(forecast).__name__
+    if isinstance(forecast, xr.Dataset):
+        found = f"dims {tuple(forecast.sizes)}"
+        dim = next((forecast_dim(forecast) for d in forecast.dims if str(d).startswith(names("")[0])), "")
+        reference, lead, valid = names(dim)
+        fields = [n for n, v in forecast.data_vars.items() if n != valid and {reference, lead} <= set(v.dims)]
+        if fields and {reference, lead, valid} <= set(forecast.variables):
+            return dim, fields
+    raise InputError(
+        what,
+        found=found,
+        allowed="a Dataset of variables with dims (forecast_reference_time, [realization,] lead_time, *space)",
+    )
+
+
+def _write(dataset: xr.Dataset, path: str | os.PathLike[str], *, ones: tuple[str, ...], title: str) -> None:
+    target, fields = Path(path), list(dataset.data_vars)
+    kinds: dict[str, Kind] = {".nc": "netcdf", ".zarr": "zarr"}
+    kind = kinds.get(target.suffix)
+    if kind is None:
+        raise UsageError(f"cannot write {target}", found=f"suffix {target.suffix!r}", allowed=".nc or .zarr")
+    dataset = describe(dataset, title=title)
+    encoding = encodings(dataset, fields=fields, ones=ones, kind=kind)
+    is_store = (target / "zarr.json").is_file() or (target / ".zgroup").is_file()
+    with atomic_path(target, replace_folder=is_store) as temporary:
+        try:
+            if kind == "netcdf":
+                dataset.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=encoding)
+            else:
+                _rechunk(dataset, encoding).to_zarr(
+                    temporary, mode="w", zarr_format=3, consolidated=False, encoding=encoding
+                )
+        except CubecastError:
+            raise
+        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+            # netCDF-C says "NetCDF: HDF error" when the disk is full: so the free space is part of the message
+            found = f"{error or type(error).__name__} ({free_space(target)})"
+            raise OutputError(f"cannot write {target}", found=found) from error
+
+
+def _rechunk(dataset: xr.Dataset, encoding: dict[str, Any]) -> xr.Dataset:
+    """Lazy variables with one dask chunk a stored chunk: two tasks that write into one chunk would lose data."""
+    lazy = {str(n): v for n, v in dataset.data_vars.items() if v.chunks is not None and v.size}
+    return dataset.assign({n: v.chunk(dict(zip(v.dims, encoding[n]["chunks"], strict=True))) for n, v in lazy.items()})
