@@ -21,7 +21,7 @@ Sequence = Float[Tensor, "batch time channel *space"]
 Outputs = Float[Tensor, "batch time hidden *space"]
 """What comes out of a recurrent layer: its hidden state at every step."""
 
-Step = Float[Tensor, "batch channel *space"]
+Instant = Float[Tensor, "batch channel *space"]
 """One time of a `Sequence`."""
 
 Hidden = Float[Tensor, "batch hidden *space"]

@@ -1,0 +1,153 @@
+"""The encoder-forecaster of Shi et al. (2015, 2017)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import final
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cubecast.errors import UsageError
+from cubecast.nn.cell import Cell
+from cubecast.nn.layout import Layout
+from cubecast.nn.recurrent import RecurrentLayer
+from cubecast.shapes import Forecast, Frames
+
+CellFactory = Callable[[int, int, tuple[int, int] | None], Cell]
+"""``make(in_channels, hidden_channels, grid)``: the cell of one layer; ``grid`` as given, on the layer's own scale."""
+
+
+@final
+class EncoderForecaster(nn.Module):
+    """An encoder stack reads the history; its states are copied into a forecaster stack that unrolls the horizon.
+
+        encoder, layer l = 0 (finest) ... L-1:     e^l, s^l = layer_l(down_l(e^{l-1}))
+        forecaster, layer l = L-1 ... 0:           f^l = layer'_l(up_{l+1}(f^{l+1}), start = s^l)
+        forecast:                                  unpatch(head(up_0(f^0))) [+ last observed frame]
+
+    Frames are first folded into patches (``patch`` x ``patch`` pixels become channels). down_l is a strided
+    convolution, up_l its counterpart: nearest-neighbour resize and convolution, which leaves no checkerboard as a
+    transposed convolution does (Odena et al. 2016, DOI 10.23915/distill.00003); both are followed by a leaky ReLU,
+    and with stride 1 both are left out. The coarsest forecaster layer has no input: all it knows is its state. So
+    the horizon is free at every call, and the first steps do not depend on how many follow.
+
+    A grid of any size is padded at its far ends to a multiple of ``patch * prod(strides)`` and the forecast is
+    cropped. The padding repeats the edge: zeros would stand for another value in each scaling and draw a false
+    front along the edge.
+
+    With ``residual`` the network forecasts the change since the last observed value of each pixel, and its last
+    convolution starts at zero: untrained, it is persistence.
+
+    Sources: Shi et al. (2015), DOI 10.48550/arXiv.1506.04214; Shi et al. (2017), DOI 10.48550/arXiv.1706.03458.
+
+    Args:
+        layout: what the input channels are.
+        hidden_channels: one number a layer, from the finest on; encoder and forecaster share them.
+        strides: downscaling before each layer.
+        patch: side of the patches, in pixels.
+        make_cell: builds the cell of one layer.
+        grid: y and x size of the frames, when the cells need to know it; None: any.
+        residual: forecast the change.
+
+    Raises:
+        UsageError: not as many strides as layers.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        hidden_channels: Sequence[int],
+        strides: Sequence[int],
+        patch: int,
+        make_cell: CellFactory,
+        grid: tuple[int, int] | None = None,
+        residual: bool = True,
+    ) -> None:
+        super().__init__()
+        if not hidden_channels or len(strides) != len(hidden_channels):
+            raise UsageError("strides", found=list(strides), allowed=f"one for each of {list(hidden_channels)}")
+        self.layout, self.patch, self.residual, self.grid = layout, patch, residual, grid
+        self.multiple = patch * math.prod(strides)
+        self.down, self.encoder = nn.ModuleList(), nn.ModuleList()
+        self.up, self.forecaster = nn.ModuleList(), nn.ModuleList()
+        width, scale = layout.total * patch**2, patch
+        for index, (hidden, stride) in enumerate(zip(hidden_channels, strides, strict=True)):
+            scale *= stride
+            size = None if grid is None else (self._padded(grid[0]) // scale, self._padded(grid[1]) // scale)
+            coarser = hidden_channels[index + 1] if index + 1 < len(hidden_channels) else 0
+            self.down.append(_downscale(width, hidden, stride))
+            self.encoder.append(RecurrentLayer(make_cell(width if stride == 1 else hidden, hidden, size)))
+            self.forecaster.append(RecurrentLayer(make_cell(coarser, hidden, size)))
+            self.up.append(_upscale(hidden, stride))
+            width = hidden
+        self.head = nn.Conv2d(hidden_channels[0], layout.outputs * patch**2, 1)
+        if residual:
+            for parameter in self.head.parameters():
+                nn.init.zeros_(parameter)
+
+    def forward(self, frames: Frames, horizon: int) -> Forecast:
+        """Forecast ``horizon`` frames from ``frames``, in model space.
+
+        Raises:
+            UsageError: horizon below 1, another number of channels, or another grid than the one that per-pixel
+                peepholes were made for.
+        """
+        self._check(frames, horizon)
+        ny, nx = frames.shape[-2:]
+        sequence = F.pixel_unshuffle(self._pad(frames), self.patch)
+        states = []
+        for down, layer in zip(self.down, self.encoder, strict=True):
+            sequence, state = layer(_each_frame(down, sequence), frames.shape[1])
+            states.append(state)
+        above: Tensor | None = None
+        for layer, up, state in zip(reversed(self.forecaster), reversed(self.up), reversed(states), strict=True):
+            outputs, _ = layer(above, horizon, state)
+            sequence = above = _each_frame(up, outputs)
+        forecast = F.pixel_shuffle(_each_frame(self.head, sequence), self.patch)[..., :ny, :nx]
+        return forecast + self.layout.last_observed(frames) if self.residual else forecast
+
+    def _check(self, frames: Tensor, horizon: int) -> None:
+        if horizon < 1:
+            raise UsageError("horizon", found=horizon, allowed="1 or more steps")
+        if frames.shape[2] != self.layout.total:
+            raise UsageError("input of the network", found=f"{frames.shape[2]} channels", allowed=self.layout.total)
+        if self.grid is not None and tuple(frames.shape[-2:]) != self.grid:
+            raise UsageError(
+                "grid of the input",
+                found=tuple(frames.shape[-2:]),
+                allowed=f"{self.grid}, which the per-pixel peepholes were made for",
+                remedy="train with peephole 'channel' or 'none' for a model that takes any grid",
+            )
+
+    def _padded(self, size: int) -> int:
+        return -(-size // self.multiple) * self.multiple
+
+    def _pad(self, frames: Tensor) -> Tensor:
+        ny, nx = frames.shape[-2:]
+        pad = (0, self._padded(nx) - nx, 0, self._padded(ny) - ny)
+        if not any(pad):
+            return frames
+        return _each_frame(lambda f: F.pad(f, pad, mode="replicate"), frames)
+
+
+def _each_frame(function: Callable[[Tensor], Tensor], sequence: Tensor) -> Tensor:
+    """``function`` of fields, applied to all times at once."""
+    return function(sequence.flatten(0, 1)).unflatten(0, sequence.shape[:2])
+
+
+def _downscale(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    if stride == 1:
+        return nn.Identity()
+    half = stride // 2
+    conv = nn.Conv2d(in_channels, out_channels, 2 * half + 1, stride=stride, padding=half)
+    return nn.Sequential(conv, nn.LeakyReLU(0.2))
+
+
+def _upscale(channels: int, stride: int) -> nn.Module:
+    if stride == 1:
+        return nn.Identity()
+    conv = nn.Conv2d(channels, channels, 3, padding=1)
+    return nn.Sequential(nn.Upsample(scale_factor=stride, mode="nearest"), conv, nn.LeakyReLU(0.2))
