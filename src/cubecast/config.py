@@ -48,6 +48,8 @@ class DataConfig(_Strict):
     validation: Fraction = 0.2
     """Share of the time axis, at its end, kept for validation."""
     batch_size: Positive = 4
+    flips: bool = False
+    """Mirror and transpose training samples at random (rain does not know left from right; weather at large does)."""
     shuffle_blocks: Positive = 16
     """How many blocks of windows are mixed in one shuffle."""
     prefetch: Annotated[int, Field(ge=0)] = 2
@@ -142,7 +144,27 @@ class TrainingConfig(_Strict):
     """auto: bf16 autocast on CUDA, fp32 on CPU."""
     device: str = "auto"
     """auto: CUDA when present."""
+    tensorboard: bool = False
+    """Write TensorBoard events beside the CSV log (needs the extra cubecast[tensorboard])."""
     seed: Annotated[int, Field(ge=0)] = 0
+
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "rain": {},
+    "sst": {
+        "task": {"history": 6, "horizon": 3},
+        "data": {"crop": None, "validation": 0.25},
+        "model": {"hidden_channels": [32], "patch": 2},
+        "training": {"epochs": 60},
+    },
+    "series": {
+        "task": {"history": 20, "horizon": 1},
+        "data": {"crop": None, "batch_size": 32},
+        "model": {"cell": "lstm", "hidden_channels": [32], "patch": 1, "mask_channel": False},
+        "training": {"epochs": 200},
+    },
+}
+"""Settings that differ from the defaults for each kind of data."""
 
 
 class Config(_Strict):
@@ -181,8 +203,19 @@ class Config(_Strict):
             ) from None
 
     @classmethod
-    def read(cls, path: str | Path, /, **overrides: Any) -> Config:
-        """A configuration from a YAML file, with overrides as in `build`."""
+    def preset(cls, name: str, /, **overrides: Any) -> Config:
+        """The settings for a kind of data: ``rain``, ``sst`` or ``series``, with overrides as in `build`.
+
+        Raises:
+            UsageError: an unknown preset, an unknown name or a value that is not allowed.
+        """
+        if name not in PRESETS:
+            raise UsageError("unknown preset", found=repr(name), allowed=", ".join(PRESETS))
+        return cls.build(PRESETS[name], **overrides)
+
+    @classmethod
+    def read(cls, path: str | Path, preset: str = "rain", /, **overrides: Any) -> Config:
+        """A configuration from a YAML file over a preset, with overrides as in `build`."""
         try:
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -193,6 +226,9 @@ class Config(_Strict):
                 found=type(values).__name__,
                 allowed="a YAML mapping such as 'task: {history: 6}'",
             )
+        for room, settings in PRESETS[preset].items():
+            if isinstance(values.get(room, {}), dict):
+                values[room] = {**settings, **values.get(room, {})}
         return cls.build(values, **overrides)
 
     def to_yaml(self) -> str:

@@ -1,0 +1,190 @@
+"""Which variables go in and out of a network, in which order, at which scale: cubes to arrays and back.
+
+An array of model space is float32 ``(time, channel, y, x)``; a point series has ``y`` = stations and ``x`` = 1.
+Channels: the outputs first, then the other inputs, then (``mask_channel``) one plane of 1 = observed for every
+input, then the static fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import xarray as xr
+
+from cubecast.cube import channel_names, channel_units, select_channel, space_dims
+from cubecast.errors import InputError, ModelMismatchError, UsageError
+from cubecast.scaling import Scaling, choose_scaling, scaling_from_json
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Channels:
+    """The channels of a model: names, units, scalings, mask policy and static fields."""
+
+    outputs: tuple[str, ...]
+    inputs: tuple[str, ...]
+    units: Mapping[str, str]
+    scalings: Mapping[str, Scaling]
+    mask_channel: bool
+    static: Mapping[str, tuple[float, float]]
+    """Mean and standard deviation of each static field over the training cubes."""
+
+    @classmethod
+    def fit(
+        cls,
+        parts: Sequence[xr.DataArray],
+        *,
+        outputs: Sequence[str] | None,
+        scaling: str,
+        mask_channel: bool,
+        static: Sequence[xr.Dataset] = (),
+    ) -> Self:
+        """Channels of the training ``parts`` of cubes, with every scaling fitted on them alone.
+
+        Raises:
+            UsageError: an output that is not in the cubes.
+            InputError: cubes with different variables or units, or static fields with different names.
+        """
+        names, units = channel_names(parts[0]), channel_units(parts[0])
+        for part in parts[1:]:
+            if channel_units(part) != units:
+                raise InputError("cubes differ", found=f"{channel_units(part)} and {units}", allowed="one set of units")
+        chosen = tuple(outputs or names)
+        unknown = [name for name in chosen if name not in names]
+        if unknown:
+            raise UsageError("outputs", found=", ".join(unknown), allowed=", ".join(names))
+        inputs = chosen + tuple(name for name in names if name not in chosen)
+        scalings = {}
+        for name in inputs:
+            single = [select_channel(part, name) for part in parts]
+            scalings[name] = choose_scaling(scaling, single[0]).fit(single)
+        return cls(chosen, inputs, units, scalings, mask_channel, _fit_static(static))
+
+    @property
+    def count_in(self) -> int:
+        """Channels of the network's input."""
+        return len(self.inputs) * (2 if self.mask_channel else 1) + len(self.static)
+
+    def encode(self, window: xr.DataArray) -> Array:
+        """Model-space values (time, channel, y, x) of a loaded piece of a cube; NaN where missing."""
+        planes = [_grid(self.scalings[n].encode(select_channel(window, n)).values) for n in self.inputs]
+        return np.stack(planes, axis=1)
+
+    def frames(self, encoded: Array, static: Array | None) -> Array:
+        """The network's input for encoded history frames: missing values become 0 and the mask is added."""
+        observed = np.isfinite(encoded)
+        parts = [np.where(observed, encoded, np.float32(0))]
+        if self.mask_channel:
+            parts.append(observed.astype(np.float32))
+        if static is not None:
+            parts.append(np.broadcast_to(static, (len(encoded), *static.shape)))
+        return np.concatenate(parts, axis=1)
+
+    def decode(self, name: str, values: Array, like: xr.DataArray) -> Array:
+        """Values in the cube's units of model-space values (time, y, x), at the coordinates of ``like``."""
+        return self.scalings[name].decode(like.copy(data=values.reshape(like.shape))).values
+
+    def static_planes(self, static: xr.Dataset | None, cube: xr.DataArray) -> Array | None:
+        """Standardised static fields (field, y, x) for the grid of ``cube``; None when the model has none.
+
+        Raises:
+            ModelMismatchError: fields are missing or lie on another grid.
+        """
+        if not self.static:
+            return None
+        absent = [n for n in self.static if static is None or n not in static]
+        if absent or static is None:
+            raise ModelMismatchError("static fields", found=f"no {', '.join(absent)}", allowed=", ".join(self.static))
+        space = space_dims(cube)
+        shape = tuple(cube.sizes[d] for d in space)
+        planes = []
+        for name, (mean, std) in self.static.items():
+            field = static[name].transpose(*space, missing_dims="ignore")
+            if field.shape != shape:
+                raise ModelMismatchError(f"static field {name!r}", found=f"shape {field.shape}", allowed=f"{shape}")
+            planes.append(np.nan_to_num((_grid(field.values[None])[0] - mean) / std).astype(np.float32))
+        return np.stack(planes)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; the arrays of the scalings are apart, in `arrays`."""
+        return {
+            "outputs": list(self.outputs),
+            "inputs": list(self.inputs),
+            "units": dict(self.units),
+            "scalings": {n: s.to_json() for n, s in self.scalings.items()},
+            "mask_channel": self.mask_channel,
+            "static": {n: list(v) for n, v in self.static.items()},
+        }
+
+    def arrays(self) -> dict[str, Array]:
+        """The arrays of the scalings, by ``variable/name``."""
+        return {f"{n}/{key}": a for n, s in self.scalings.items() for key, a in s.arrays().items()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], arrays: Mapping[str, Array]) -> Self:
+        """The inverse of `to_json` and `arrays`."""
+        scalings = {}
+        for name, scaling in values["scalings"].items():
+            own = {key.removeprefix(f"{name}/"): a for key, a in arrays.items() if key.startswith(f"{name}/")}
+            scalings[name] = scaling_from_json(scaling, own)
+        return cls(
+            outputs=tuple(values["outputs"]),
+            inputs=tuple(values["inputs"]),
+            units=dict(values["units"]),
+            scalings=scalings,
+            mask_channel=bool(values["mask_channel"]),
+            static={n: (float(v[0]), float(v[1])) for n, v in values["static"].items()},
+        )
+
+    def check(self, cube: xr.DataArray) -> None:
+        """Refuse a cube whose variables or units are not those of the model.
+
+        Raises:
+            ModelMismatchError: what was found, what the model takes, and the remedy.
+        """
+        found = channel_units(cube)
+        if set(found) != set(self.inputs) and not (len(found) == len(self.inputs) == 1):
+            raise ModelMismatchError(
+                "variables",
+                found=", ".join(found),
+                allowed=", ".join(self.inputs),
+                remedy="open it with variable=[...]",
+            )
+        for name, units in zip(sorted(found), sorted(self.inputs), strict=True):
+            if found[name] != self.units[units]:
+                raise ModelMismatchError(
+                    f"units of {name!r}",
+                    found=repr(found[name]),
+                    allowed=repr(self.units[units]),
+                    remedy="convert with cubecast.convert_units",
+                )
+
+
+def preset_for(cube: xr.DataArray) -> str:
+    """The preset (`cubecast.config.PRESETS`) that suits a cube: by its space dims and its own scaling."""
+    if len(space_dims(cube)) < 2:
+        return "series"
+    first = select_channel(cube, channel_names(cube)[0])
+    return "sst" if choose_scaling("auto", first).kind == "monthly_anomaly" else "rain"
+
+
+def _grid(values: Array) -> Array:
+    """(time, *space) as (time, y, x), with size 1 for the space dims that a series lacks."""
+    return values.reshape(*values.shape, *(1,) * (3 - values.ndim)).astype(np.float32, copy=False)
+
+
+def _fit_static(static: Sequence[xr.Dataset]) -> dict[str, tuple[float, float]]:
+    if not static:
+        return {}
+    names = [str(n) for n in static[0].data_vars]
+    if any([str(n) for n in s.data_vars] != names for s in static):
+        raise InputError("static fields differ between cubes", allowed="the same fields for every cube")
+    fitted = {}
+    for name in names:
+        values = np.concatenate([s[name].values.ravel() for s in static]).astype(np.float64)
+        fitted[name] = (float(np.nanmean(values)), float(np.nanstd(values)) or 1.0)
+    return fitted

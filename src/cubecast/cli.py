@@ -1,0 +1,342 @@
+"""The ``cubecast`` command: info, train, forecast, verify, map, demo. Data go to stdout, logs and bars to stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import track
+from rich.table import Table
+
+from cubecast.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+app = typer.Typer(
+    name="cubecast",
+    help="Nowcast radar rain, sea-surface temperature and point series with recurrent networks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False)
+
+Files = Annotated[list[str], typer.Argument(help="netCDF files (or a quoted pattern), a Zarr store, or an fsspec URL.")]
+Variable = Annotated[
+    list[str] | None, typer.Option("--variable", help="Variable to read; repeat for several channels. [the only one]")
+]
+Start = Annotated[str | None, typer.Option(help="Use data from this time on, for example 2017-01.")]
+End = Annotated[str | None, typer.Option(help="Use data up to this time, included, for example 2016-12.")]
+Model = Annotated[Path, typer.Option(help="Folder that 'cubecast train' wrote.")]
+StaticFile = Annotated[
+    str | None, typer.Option("--static", help="netCDF file of static fields on the same grid (height, land mask).")
+]
+
+
+@app.callback()
+def settings(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+) -> None:
+    """Nowcast radar rain, sea-surface temperature and point series with recurrent networks.
+
+    Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 wrong input, 4 output could not be written.
+    """
+    level = logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING
+    logger = logging.getLogger("cubecast")
+    logger.handlers[:] = [RichHandler(console=err, show_path=False, rich_tracebacks=False)]
+    logger.setLevel(level)
+
+
+def bar(items: Iterable[Any], description: str, total: int | None) -> Iterable[Any]:
+    """A progress bar on stderr; silent where stderr is not a terminal."""
+    return track(items, description, total=total, console=err, disable=not err.is_terminal)
+
+
+@app.command()
+def info(
+    files: Files,
+    variable: Variable = None,
+    start: Start = None,
+    end: End = None,
+    history: Annotated[int, typer.Option(min=1, help="Frames of history for which windows are counted.")] = 6,
+    horizon: Annotated[int, typer.Option(min=1, help="Frames of horizon for which windows are counted.")] = 12,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what is in the files: dims, step, gaps, units, CRS, wet and missing fractions, number of windows."""
+    from cubecast.info import describe
+
+    found = [describe(c, history=history, horizon=horizon, progress=bar) for c in _open(files, variable, start, end)]
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    for values in found:
+        table = Table.grid(padding=(0, 2))
+        for name, value in values.items():
+            table.add_row(name, str(value))
+        out.print(table)
+
+
+@app.command(name="train")
+def train_command(
+    files: Files,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the trained model.")],
+    config: Annotated[Path | None, typer.Option(help="YAML file with settings, as in config.yaml of a model.")] = None,
+    preset: Annotated[str, typer.Option(help="Defaults for: auto, rain, sst, series.")] = "auto",
+    history: Annotated[int | None, typer.Option(min=1, help="Frames the model sees.")] = None,
+    horizon: Annotated[int | None, typer.Option(min=1, help="Frames it is trained to forecast.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Most passes over the training windows.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="Stop after this time and keep the best.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights, crops and order.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any setting of config.yaml, e.g. hidden_channels=[64,64]."),
+    ] = None,
+    validation: Annotated[
+        list[str] | None, typer.Option(help="Files to validate on; repeat. [the end of each cube's time axis]")
+    ] = None,
+    variable: Variable = None,
+    start: Start = None,
+    end: End = None,
+    static: StaticFile = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the output folder.")] = False,
+) -> None:
+    """Train a model on one or more cubes and write it to a folder."""
+    from cubecast.channels import preset_for
+    from cubecast.config import Config
+    from cubecast.nowcaster import Nowcaster
+
+    cubes = _open(files, variable, start, end)
+    single = {"history": history, "horizon": horizon, "epochs": epochs, "max_minutes": max_minutes, "seed": seed}
+    overrides = {k: v for k, v in single.items() if v is not None} | _settings(set_ or [])
+    kind = preset_for(cubes[0]) if preset == "auto" else preset
+    model = Nowcaster(Config.read(config, kind, **overrides) if config else Config.preset(kind, **overrides))
+    _check_new_folder(output, resume)
+    checked = _open(validation, variable, None, None) if validation else None
+    fields = _static(static, cubes + (checked or []))
+    model.fit(cubes, validation=checked, static=fields, directory=output, resume=resume, progress=bar)
+    model.save(output)
+    best = min(model.log, key=lambda row: row["validation_loss"])
+    typer.echo(f"{output}: best validation loss {best['validation_loss']:.4g} after epoch {best['epoch']:.0f}")
+
+
+@app.command()
+def forecast(
+    files: Files,
+    model: Model,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Forecast file to write: .nc or .zarr.")],
+    at: Annotated[
+        list[str] | None, typer.Option(help="Time of the last frame to use; repeat for several. [the last frame]")
+    ] = None,
+    every: Annotated[
+        int | None, typer.Option(min=1, help="Instead of --at: after every Nth frame that has a history.")
+    ] = None,
+    horizon: Annotated[int | None, typer.Option(min=1, help="Frames to forecast. [as trained]")] = None,
+    variable: Variable = None,
+    static: StaticFile = None,
+) -> None:
+    """Forecast with a trained model and write one CF netCDF (or Zarr) file."""
+    from cubecast.forecast import possible_references
+    from cubecast.nowcaster import Nowcaster
+    from cubecast.write import write_forecast
+
+    if at and every:
+        raise UsageError("reference times", found="both --at and --every", allowed="one of them")
+    loaded = Nowcaster.load(model)
+    cube = _open_one(files, variable)
+    times: Any = [_time(t, cube) for t in at] if at else None
+    if every:
+        times = possible_references(cube, history=loaded.config.task.history)[::every]
+    result = loaded.predict(cube, at=times, horizon=horizon, static=_static(static, [cube], one=True), progress=bar)
+    write_forecast(result, output)
+    typer.echo(str(output))
+
+
+@app.command(name="verify")
+def verify_command(
+    files: Files,
+    model: Model,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for scores.csv and scores.png.")],
+    baselines: Annotated[str, typer.Option(help="Comma-separated, or 'auto': all that fit the data.")] = "auto",
+    start: Annotated[str | None, typer.Option(help="First valid time that counts.")] = None,
+    end: Annotated[str | None, typer.Option(help="Last valid time that counts.")] = None,
+    every: Annotated[int, typer.Option(min=1, help="Use every Nth possible reference time.")] = 1,
+    horizon: Annotated[int | None, typer.Option(min=1, help="Frames to forecast. [as trained]")] = None,
+    thresholds: Annotated[
+        str | None, typer.Option(help="For POD, FAR, CSI and FSS, comma-separated. [rain: 0.1,1,5 mm/h; else none]")
+    ] = None,
+    region: Annotated[
+        list[str] | None, typer.Option(metavar="DIM=FROM:TO", help="Keep this range, e.g. lat=-60:60; repeat.")
+    ] = None,
+    never_below: Annotated[
+        float | None, typer.Option(help="Leave out pixels ever observed below this; -1.79 keeps ice-free ocean (degC).")
+    ] = None,
+    variable: Variable = None,
+    static: StaticFile = None,
+) -> None:
+    """Score a model beside its baselines on the same cases and pixels, by lead time."""
+    from cubecast.charts import plot_scores
+    from cubecast.maps import save_figure
+    from cubecast.nowcaster import Nowcaster
+    from cubecast.verify import verify, write_scores
+
+    loaded = Nowcaster.load(model)
+    cube = _open_one(files, variable)
+    table = verify(
+        cube,
+        loaded,
+        baselines=None if baselines == "auto" else [b for b in baselines.split(",") if b],
+        start=start,
+        end=end,
+        every=every,
+        horizon=horizon,
+        thresholds=None if thresholds is None else [float(t) for t in thresholds.split(",") if t],
+        region=dict(_range(r) for r in region or []),
+        never_below=never_below,
+        static=_static(static, [cube], one=True),
+        progress=bar,
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    write_scores(table, output / "scores.csv")
+    save_figure(plot_scores(table), output / "scores.png")
+    print_scores(table)
+
+
+@app.command(name="map")
+def map_command(
+    nowcast: Annotated[Path, typer.Argument(help="A forecast that 'cubecast forecast' wrote.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")],
+    observed: Annotated[
+        list[str] | None, typer.Option(help="Observed frames to set beside the forecast; repeat or quote a pattern.")
+    ] = None,
+    animation: Annotated[
+        list[str] | None, typer.Option(help="Also an animation of each forecast: gif, mp4 or html; repeat.")
+    ] = None,
+    variable: Variable = None,
+    coastline: Annotated[
+        str, typer.Option(help="Natural Earth scale: 110m, 50m (both packaged), 10m (downloads), auto.")
+    ] = "auto",
+) -> None:
+    """Draw maps of a forecast: one PNG a lead time, a panel, and animations if wanted."""
+    from cubecast.maps import draw_maps
+    from cubecast.write import read_forecast
+
+    cube = _open_one(observed, variable) if observed else None
+    found = read_forecast(nowcast)
+    paths = draw_maps(found, output, cube=cube, animations=animation or [], coastline=coastline, progress=bar)
+    for path in paths:
+        typer.echo(str(path))
+
+
+@app.command(name="demo")
+def demo_command(
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for everything the demo writes.")] = Path("demo"),
+    minutes: Annotated[float, typer.Option(help="Training time at most.")] = 3.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the generated rain and of the training.")] = 0,
+) -> None:
+    """Generate rain, train on it, forecast, draw maps and verify: the whole chain in a few minutes."""
+    from cubecast.demo import run_demo
+
+    table = run_demo(out_folder, minutes=minutes, seed=seed, progress=bar)
+    print_scores(table)
+    for path in sorted(p for p in out_folder.rglob("*") if p.is_file() and "model" not in p.parts):
+        typer.echo(str(path))
+
+
+def print_scores(table: pd.DataFrame) -> None:
+    """The score table on stdout: one row a system and lead, and how far the model is ahead of persistence."""
+    from cubecast.verify import compare
+
+    shown = [c for c in table.columns if re.match(r"lead_time|mse|rmse|mae|bias|corr|csi|fss", c)]
+    printed = Table("system", *shown, box=None, pad_edge=False)
+    for row in table.to_dict("records"):
+        printed.add_row(
+            str(row["system"]), *(f"{row[c]:.4g}" if isinstance(row[c], float) else str(row[c]) for c in shown)
+        )
+    out.print(printed)
+    for line in compare(table):
+        typer.echo(line)
+
+
+def _open(files: list[str], variable: list[str] | None, start: str | None, end: str | None) -> list[xr.DataArray]:
+    from cubecast.sources import open_cubes
+
+    chosen = variable[0] if variable and len(variable) == 1 else variable
+    source = files[0] if len(files) == 1 else files
+    return open_cubes(source, variable=chosen, start=start, end=end, progress=bar)
+
+
+def _open_one(files: list[str], variable: list[str] | None) -> xr.DataArray:
+    from cubecast.sources import open_cube
+
+    chosen = variable[0] if variable and len(variable) == 1 else variable
+    return open_cube(files[0] if len(files) == 1 else files, variable=chosen, progress=bar)
+
+
+def _static(path: str | None, cubes: list[xr.DataArray], one: bool = False) -> Any:
+    if path is None:
+        return None
+    from cubecast.sources import open_static
+
+    field = open_static(path)
+    return field if one else [field for _ in cubes]
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs, the values read as YAML."""
+    values = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise UsageError("--set", found=repr(pair), allowed="NAME=VALUE")
+        try:
+            values[name.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UsageError(f"--set {name}", found=repr(text), allowed="a number, a word or a [list]") from None
+    return values
+
+
+def _range(text: str) -> tuple[str, tuple[float, float]]:
+    match = re.fullmatch(r"(\w+)=([^:]+):([^:]+)", text)
+    try:
+        if match is None:
+            raise ValueError
+        return match[1], (float(match[2]), float(match[3]))
+    except ValueError:
+        raise UsageError("--region", found=repr(text), allowed="DIM=FROM:TO, for example lat=-60:60") from None
+
+
+def _time(text: str, cube: xr.DataArray) -> Any:
+    """A reference on the command line: a time, or a number for another sequence such as depth."""
+    import numpy as np
+
+    kind = cube[cube.dims[0]].dtype.kind
+    try:
+        return np.datetime64(text.removesuffix("Z"), "ns") if kind == "M" else float(text)
+    except ValueError:
+        allowed = "a time such as 2017-05-09T12:30" if kind == "M" else "a number"
+        raise UsageError("--at", found=repr(text), allowed=allowed) from None
+
+
+def _check_new_folder(folder: Path, resume: bool) -> None:
+    """Training must not mix with what another run left."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"cannot write {folder}", found="a file", allowed="a new folder")
+    if not resume and folder.is_dir() and any(folder.iterdir()):
+        raise OutputError(
+            f"folder {folder} is not empty",
+            found=", ".join(sorted(p.name for p in folder.iterdir())[:3]),
+            remedy="choose another with -o, or pass --resume to go on",
+        )

@@ -1,0 +1,239 @@
+"""The training loop, in plain torch, to be read from top to bottom.
+
+Each epoch: every batch once (forward, masked loss, backward, clipped AdamW step, learning rate, averaged weights);
+then the validation loss of the averaged weights; then a checkpoint. The best weights are chosen on validation
+only. A run that is killed and resumed from its checkpoint ends with the same bits as one that was not, on the same
+machine and number of threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+
+from cubecast.batches import Batch, Batches
+from cubecast.checkpoint import CHECKPOINT, Run, load_checkpoint, save_checkpoint
+from cubecast.config import TrainingConfig
+from cubecast.errors import FailedError, InputError
+
+log = logging.getLogger(__name__)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a configuration: ``auto`` is CUDA when present."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"device {name!r}", found=str(error).splitlines()[0], allowed="cpu, or cuda if present"
+        ) from None
+
+
+def choose_autocast(precision: str, device: torch.device) -> torch.dtype | None:
+    """The autocast type of a configuration: bf16 on CUDA by default, none on CPU."""
+    wanted = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    return torch.bfloat16 if wanted else None
+
+
+def train(
+    network: nn.Module,
+    loss: nn.Module,
+    training: Batches,
+    validation: Batches,
+    config: TrainingConfig,
+    *,
+    directory: Path | None = None,
+    resume: bool = False,
+    fingerprint: str = "",
+    progress: bool = False,
+) -> tuple[nn.Module, list[dict[str, float]]]:
+    """Train ``network`` and give the weights with the best validation loss, and one log row an epoch.
+
+    Args:
+        network: called as ``network(frames, horizon)``; trained in place.
+        loss: called as ``loss(prediction, target, observed)``.
+        training, validation: batches; validation decides on the best weights and on early stopping.
+        config: learning rate, epochs and so on.
+        directory: where checkpoint and CSV log go after every epoch; None: nowhere.
+        resume: go on from the checkpoint in ``directory`` when there is one.
+        fingerprint: text that must be equal in a checkpoint that is resumed (the whole configuration).
+        progress: show a bar with loss, samples per second and time left when stderr is a terminal.
+
+    Raises:
+        FailedError: the loss is no longer finite.
+        InputError: a checkpoint that does not belong to this run.
+    """
+    device = choose_device(config.device)
+    network.to(device)
+    loss.to(device)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    run = Run(network, copy.deepcopy(network), copy.deepcopy(network), optimizer)
+    if resume and directory is not None and (directory / CHECKPOINT).exists():
+        load_checkpoint(run, directory / CHECKPOINT, fingerprint)
+        log.info("resumed after epoch %d", run.epoch)
+    autocast = choose_autocast(config.precision, device)
+    total = config.epochs * len(training)
+    start = time.monotonic()
+    with _bar(progress, total, run.step) as show, _tensorboard(config, directory) as record:
+        while run.epoch < config.epochs and not _spent(run, config, start):
+            began, samples, summed = time.monotonic(), 0, 0.0
+            for batch in training.epoch(run.epoch):
+                share = max(run.step / total, _time_share(config, start))
+                value = _step(run, loss, batch.to(device), config, share=share, autocast=autocast)
+                samples += len(batch.inputs)
+                summed += value * len(batch.inputs)
+                show(value, len(batch.inputs))
+                if _time_share(config, start) >= 1:
+                    break
+            run.epoch += 1
+            row = {
+                "epoch": run.epoch,
+                "training_loss": summed / samples,
+                "validation_loss": evaluate(run.average, loss, validation, device=device, autocast=autocast),
+                "learning_rate": run.optimizer.param_groups[0]["lr"],
+                "samples_per_second": samples / (time.monotonic() - began),
+            }
+            _judge(run, row)
+            record(row)
+            if directory is not None:
+                save_checkpoint(run, directory, fingerprint)
+    log.info("best validation loss %.5g after epoch %d", run.best_loss, run.best_epoch)
+    return run.best, run.rows
+
+
+def evaluate(
+    network: nn.Module, loss: nn.Module, batches: Batches, *, device: torch.device, autocast: torch.dtype | None = None
+) -> float:
+    """Mean loss over batches, each weighted by its observed pixels."""
+    network.eval()
+    summed = pixels = 0.0
+    with torch.no_grad():
+        for raw in batches.epoch(0):
+            batch = raw.to(device)
+            with _autocast(device, autocast):
+                prediction = network(batch.inputs, batch.targets.shape[1])
+            count = float(batch.observed.sum())
+            summed += float(loss(prediction.float(), batch.targets, batch.observed)) * count
+            pixels += count
+    if not pixels:
+        raise InputError("the validation part is all missing", remedy="keep another period for validation")
+    return summed / pixels
+
+
+def _step(
+    run: Run,
+    loss: nn.Module,
+    batch: Batch,
+    config: TrainingConfig,
+    *,
+    share: float,
+    autocast: torch.dtype | None,
+) -> float:
+    """One optimiser step; the loss of the batch."""
+    run.network.train()
+    for group in run.optimizer.param_groups:
+        group["lr"] = config.learning_rate * _rate(share, config.warmup)
+    with _autocast(batch.inputs.device, autocast):
+        prediction = run.network(batch.inputs, batch.targets.shape[1])
+    value = loss(prediction.float(), batch.targets, batch.observed)
+    run.optimizer.zero_grad(set_to_none=True)
+    value.backward()
+    norm = nn.utils.clip_grad_norm_(run.network.parameters(), config.clip)
+    if not torch.isfinite(norm) or not torch.isfinite(value):
+        raise FailedError(
+            f"the training loss is no longer finite at step {run.step}",
+            found=f"loss {float(value):g}, gradient norm {float(norm):g}",
+            remedy="lower learning_rate, or look for wrong values in the data with cubecast info",
+        )
+    run.optimizer.step()
+    run.step += 1
+    decay = min(config.average, (1 + run.step) / (10 + run.step))
+    with torch.no_grad():
+        for average, current in zip(run.average.state_dict().values(), run.network.state_dict().values(), strict=True):
+            average.lerp_(current, 1 - decay) if average.is_floating_point() else average.copy_(current)
+    return float(value.detach())
+
+
+def _rate(share: float, warmup: float) -> float:
+    """Share of the full learning rate: a linear rise over ``warmup``, then half a cosine down to 1 %."""
+    if share < warmup:
+        return (share + 1e-3) / (warmup + 1e-3)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, (share - warmup) / (1 - warmup))))
+
+
+def _judge(run: Run, row: dict[str, float]) -> None:
+    """Keep the averaged weights when they are the best so far, and log the epoch."""
+    run.rows.append(row)
+    if not math.isfinite(row["validation_loss"]):
+        raise FailedError("the validation loss is not finite", found=row["validation_loss"])
+    if row["validation_loss"] < run.best_loss:
+        run.best_loss, run.best_epoch = row["validation_loss"], run.epoch
+        run.best.load_state_dict(run.average.state_dict())
+    log.info(
+        "epoch %d: training loss %.5g, validation loss %.5g%s",
+        run.epoch,
+        row["training_loss"],
+        row["validation_loss"],
+        " (best)" if run.best_epoch == run.epoch else "",
+    )
+
+
+def _time_share(config: TrainingConfig, start: float) -> float:
+    return 0.0 if config.max_minutes is None else (time.monotonic() - start) / (60 * config.max_minutes)
+
+
+def _spent(run: Run, config: TrainingConfig, start: float) -> bool:
+    """Whether the time is over or the validation loss has stopped falling."""
+    late = config.patience is not None and run.epoch - run.best_epoch >= config.patience
+    return late or _time_share(config, start) >= 1
+
+
+def _autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
+
+
+@contextlib.contextmanager
+def _bar(wanted: bool, total: int, done: int) -> Iterator[Callable[[float, int], None]]:
+    """A function to call after each batch with its loss and samples; shows a bar on a terminal's stderr."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4g}"),
+        TextColumn("{task.fields[rate]:.1f} samples/s"), TimeRemainingColumn(),
+    )  # fmt: skip
+    start, samples = time.monotonic(), 0
+    with Progress(*columns, console=console, disable=not (wanted and console.is_terminal)) as bar:
+        task = bar.add_task("training", total=total, completed=done, loss=math.nan, rate=0.0)
+
+        def show(value: float, count: int) -> None:
+            nonlocal samples
+            samples += count
+            bar.update(task, advance=1, loss=value, rate=samples / (time.monotonic() - start))
+
+        yield show
+
+
+@contextlib.contextmanager
+def _tensorboard(config: TrainingConfig, directory: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A function that records an epoch's row for TensorBoard, when that is wanted."""
+    if not config.tensorboard or directory is None:
+        yield lambda row: None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError("tensorboard is not installed", remedy="pip install 'cubecast[tensorboard]'") from None
+    with SummaryWriter(directory / "tensorboard") as writer:
+        yield lambda row: writer.add_scalars("run", row, int(row["epoch"]))
