@@ -8,9 +8,6 @@ WORKERS ?= 2
 # The pin of torch is kept by hand in constraints.txt; everything else there follows from pyproject.toml.
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-# One thread a worker: two workers with two threads each would fight for two cores.
-export OMP_NUM_THREADS = 1
-
 .DELETE_ON_ERROR:
 .PHONY: help install demo test lint types layers unit notebooks constraints clean
 
@@ -30,7 +27,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(INSTALLED)
-	env -u OMP_NUM_THREADS $(BIN)/cubecast demo --out demo
+	$(BIN)/cubecast demo --out demo
 
 test: lint types layers unit notebooks
 	@echo 'make test: all passed'
@@ -44,6 +41,9 @@ types: $(INSTALLED)
 
 layers: $(INSTALLED)
 	$(BIN)/lint-imports
+
+# One thread a worker: two workers with two threads each would fight for two cores.
+unit notebooks: export OMP_NUM_THREADS = 1
 
 # The loopback is down in a bare network namespace (unshare -n), and test servers and notebook kernels live on it.
 unit: $(INSTALLED)

@@ -1,7 +1,7 @@
 """Every snippet of README.md and docs/*.md runs, as it stands there.
 
-A document's blocks run in order, in one temporary folder that holds copies of `data` and `scripts`: ```python blocks in one
-namespace, ```sh blocks in bash with the commands of this environment, unless the fence says ```sh no-run.
+A document's blocks run in order, in one temporary folder that holds copies of `data` and `scripts`: ```python blocks
+in one namespace, ```sh blocks in bash with the commands of this environment, unless the fence says ```sh no-run.
 Documents share nothing. Other fences are not run.
 """
 
@@ -46,9 +46,8 @@ def run(document: Path) -> None:
             # The empty lines before give tracebacks the line numbers of the document.
             exec(compile("\n" * (block.line - 1) + block.code, str(document), "exec"), namespace)
             continue
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", block.code], env=env, capture_output=True, text=True, timeout=SECONDS
-        )
+        bash = ["bash", "-euo", "pipefail", "-c", block.code]
+        done = subprocess.run(bash, env=env, capture_output=True, text=True, timeout=SECONDS, check=False)
         assert done.returncode == 0, f"{where}: exit code {done.returncode}\n{block.code}\n{done.stdout}{done.stderr}"
 
 
