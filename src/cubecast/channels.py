@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from cubecast.cube import channel_names, channel_units, select_channel, space_dims
 from cubecast.errors import InputError, ModelMismatchError, UsageError
 from cubecast.scaling import Scaling, choose_scaling, scaling_from_json
 
-Array = np.ndarray[Any, Any]
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyproj
 import xarray as xr
 
@@ -70,7 +71,7 @@ def cube_step(cube: xr.DataArray) -> Step:
     return infer_step(cube[dim].values, units=str(cube[dim].attrs.get("units", "")), what=dim)
 
 
-def positions(cube: xr.DataArray, step: Step | None = None) -> np.ndarray[Any, Any]:
+def positions(cube: xr.DataArray, step: Step | None = None) -> npt.NDArray[Any]:
     """The place of every frame on the regular step, counted from the first frame (int64, strictly increasing).
 
     Raises:
@@ -91,7 +92,7 @@ def gaps(cube: xr.DataArray) -> list[tuple[Any, Any, int]]:
     return [(values[i], values[i + 1], int(missing[i])) for i in np.flatnonzero(missing)]
 
 
-def window_starts(cube: xr.DataArray, length: int) -> np.ndarray[Any, Any]:
+def window_starts(cube: xr.DataArray, length: int) -> npt.NDArray[Any]:
     """Indices of the frames from which ``length`` frames follow each other without a gap (int64, may be empty)."""
     place = positions(cube)
     if length > len(place):
@@ -99,7 +100,7 @@ def window_starts(cube: xr.DataArray, length: int) -> np.ndarray[Any, Any]:
     return np.flatnonzero(place[length - 1 :] - place[: len(place) - length + 1] == length - 1)
 
 
-def iter_blocks(cube: xr.DataArray) -> Iterator[tuple[slice, np.ndarray[Any, Any]]]:
+def iter_blocks(cube: xr.DataArray) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
     """Pieces of ``cube`` along its sequence, in order, read one after the other: (frames, values).
 
     A piece is a run of whole dask chunks (or of single frames, where there are none) of about 64 MB of values; one
@@ -117,7 +118,7 @@ def iter_blocks(cube: xr.DataArray) -> Iterator[tuple[slice, np.ndarray[Any, Any
         yield slice(start, stop), cube[start:stop].values
 
 
-def locate(cube: xr.DataArray, values: Any, step: Step | None = None) -> np.ndarray[Any, Any]:
+def locate(cube: xr.DataArray, values: Any, step: Step | None = None) -> npt.NDArray[Any]:
     """The index of the frame at each of ``values`` (any shape), -1 where the cube has none.
 
     A frame is at a value when it is within 2 % of a step of it; with calendar months, when it is in the same month.

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from cubecast.cube import CHANNEL, channel_units, select_channel, sequence_dim, space_dims
@@ -32,10 +33,10 @@ def forecast_dim(forecast: xr.Dataset | xr.DataArray) -> str:
 
 
 def build_forecast(
-    values: Mapping[str, np.ndarray[Any, Any]],
+    values: Mapping[str, npt.NDArray[Any]],
     cube: xr.DataArray,
     *,
-    reference: Sequence[Any] | np.ndarray[Any, Any],
+    reference: Sequence[Any] | npt.NDArray[Any],
     step: Step,
     attrs: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from cubecast import units
@@ -63,7 +64,7 @@ def _automatic(cube: xr.DataArray) -> str:
     return "standardise"
 
 
-def scaling_from_json(values: Mapping[str, Any], arrays: Mapping[str, np.ndarray[Any, Any]]) -> Scaling:
+def scaling_from_json(values: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Scaling:
     """The scaling that `Scaling.to_json` and `Scaling.arrays` describe.
 
     Raises:
