@@ -44,7 +44,11 @@ def test_training_and_validation_are_an_embargo_apart(parts, length, validation,
     try:
         training, validating = split_windows(cubes, length=length, validation=validation, stride=stride)
     except InputError:
-        assert all(len(cube) < 4 * length + max(60, len(cube) * validation) for cube in cubes)
+        for cube in cubes:  # no room for the earliest window, the embargo and a validation part with a window in it
+            at = minutes(cube)
+            good = [w.start for w in find_windows(cube, length=length)]
+            first = min([len(at) - max(int(validation * len(at)), length), *good[-1:]])
+            assert not good or at[first] - at[good[0] + length - 1] <= length
         return
     assert training
     assert validating
