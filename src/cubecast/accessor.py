@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from cubecast.cube import check_cube
-from cubecast.info import describe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,6 +23,8 @@ class NowcastAccessor:
 
     def info(self, *, history: int = 6, horizon: int = 12) -> dict[str, Any]:
         """What ``cubecast info`` prints: dims, step, gaps, units, CRS, wet and missing fractions, windows."""
+        from cubecast.info import describe
+
         return describe(check_cube(self._cube), history=history, horizon=horizon)
 
     def predict(self, model: Nowcaster, **options: Any) -> xr.Dataset:

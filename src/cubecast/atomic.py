@@ -52,6 +52,18 @@ def atomic_path(path: str | os.PathLike[str], *, replace_folder: bool = False) -
         _remove(temporary)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and its parents, unless it is there.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _output_error(folder, error) from None
+
+
 def _check_target(target: Path, replace_folder: bool) -> None:
     if not target.parent.is_dir():
         raise OutputError(f"cannot write {target}", found=f"no folder {target.parent}", remedy="make the folder first")

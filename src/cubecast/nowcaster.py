@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -13,30 +12,21 @@ from typing import Any, Self
 import numpy as np
 import torch
 import xarray as xr
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import nn
+from torch import Tensor, nn
 
-from cubecast.atomic import atomic_path
-from cubecast.batches import Batches
+from cubecast.atomic import make_folder
 from cubecast.channels import Channels
 from cubecast.config import Config
-from cubecast.cube import check_cube, cube_step, iter_blocks, positions, select_channel, sequence_dim, space_dims
+from cubecast.cube import check_cube, cube_step, space_dims
 from cubecast.errors import InputError, ModelMismatchError, UsageError
 from cubecast.forecast import check_step, reference_index, run_network
 from cubecast.losses import build_loss
+from cubecast.model_folder import read_model, write_model
 from cubecast.nn import build_network
+from cubecast.preparation import describe_source, plain, prepare
 from cubecast.progress import Progress
 from cubecast.steps import Step
 from cubecast.training import choose_autocast, choose_device, train
-from cubecast.windows import Window, find_windows, split_windows
-
-log = logging.getLogger(__name__)
-
-FORMAT = 1
-MODEL, WEIGHTS, SETTINGS = "model.json", "weights.safetensors", "config.yaml"
-_MAX_HEADER = 50 * 2**20
 
 Cubes = xr.DataArray | Sequence[xr.DataArray]
 Static = xr.Dataset | Sequence[xr.Dataset] | None
@@ -90,43 +80,28 @@ class Nowcaster:
         Raises:
             InputError: cubes that are too short, differ, or are all missing.
         """
-        train_cubes = [check_cube(c) for c in _listed(cubes)]
-        extra = [check_cube(c) for c in _listed(validation)] if validation is not None else []
-        every = train_cubes + extra
-        statics = _listed(static) if static is not None else []
-        if statics and len(statics) != len(every):
-            raise UsageError(
-                "static fields", found=f"{len(statics)} for {len(every)} cubes", allowed="one for each cube"
-            )
-        self._check_kind(every)
-        self._step = cube_step(every[0])
-        for cube in every:
-            check_step(cube, cube_step(cube), self._step)
-        train_windows, val_windows = self._split(train_cubes, extra)
-        parts = [_training_part(c, [w for w in train_windows if w.cube == i]) for i, c in enumerate(train_cubes)]
-        parts = [p for p in parts if p.size]
-        _check_observed(parts)
-        self._channels = Channels.fit(
-            parts,
-            outputs=self.config.task.outputs,
-            scaling=self.config.scaling.kind,
-            mask_channel=self.config.model.mask_channel,
-            static=statics,
-        )
-        dim = sequence_dim(parts[0])
-        self.training_period = (min(p[dim].values[0] for p in parts), max(p[dim].values[-1] for p in parts))
-        self._about = {"trained_on": [_describe(p) for p in parts]}
+        train_cubes, extra = _listed(cubes), [] if validation is None else _listed(validation)
+        for cube in train_cubes + extra:
+            check_cube(cube)
+        self._check_kind(train_cubes + extra)
         folder = Path(directory) if directory is not None else None
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
+        data = prepare(
+            train_cubes,
+            extra,
+            [] if static is None else _listed(static),
+            config=self.config,
+            progress=None if isinstance(progress, bool) else progress,
+        )
+        self._channels, self._step, self.training_period = data.channels, data.step, data.period
+        self._about = {"trained_on": data.trained_on}
         torch.manual_seed(self.config.training.seed)
-        self._network = self._build()
-        make = self._batch_maker(every, statics, None if isinstance(progress, bool) else progress)
         self._network, self.log = train(
-            self._network,
-            build_loss(self.config.loss, self._loss_thresholds(parts[0])),
-            make(train_windows, True),
-            make(val_windows, False),
+            self._build(),
+            build_loss(self.config.loss, data.thresholds),
+            data.training,
+            data.validation,
             self.config.training,
             directory=folder,
             resume=resume,
@@ -198,29 +173,17 @@ class Nowcaster:
             OutputError: the folder cannot be written.
         """
         network, channels, step = self._fitted()
-        folder = Path(directory)
         tensors = {f"network.{k}": v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
         tensors |= {f"scaling.{k}": torch.from_numpy(np.ascontiguousarray(v)) for k, v in channels.arrays().items()}
-        weights = save_tensors(tensors)
         about = {
-            "format": FORMAT,
-            "cubecast": version("cubecast"),
-            "torch": str(torch.__version__),
-            "weights_sha256": hashlib.sha256(weights).hexdigest(),
             "step": step.to_dict(),
-            "training_period": None if self.training_period is None else [_plain(v) for v in self.training_period],
+            "training_period": None if self.training_period is None else [plain(v) for v in self.training_period],
             "channels": channels.to_json(),
             "config": self.config.model_dump(mode="json"),
             "log": self.log,
             **self._about,
         }
-        with atomic_path(folder / WEIGHTS) as temporary:
-            temporary.write_bytes(weights)
-        with atomic_path(folder / SETTINGS) as temporary:
-            temporary.write_text(self.config.to_yaml(), encoding="utf-8")
-        with atomic_path(folder / MODEL) as temporary:
-            temporary.write_text(json.dumps(about, indent=1), encoding="utf-8")
-        return folder
+        return write_model(directory, tensors, about, settings=self.config.to_yaml())
 
     @classmethod
     def load(cls, directory: str | Path) -> Self:
@@ -229,40 +192,24 @@ class Nowcaster:
         Raises:
             InputError: no model there, a format that is not known, or weights that were changed or cut.
         """
-        folder = Path(directory)
+        about, tensors = read_model(directory)
         try:
-            about = json.loads((folder / MODEL).read_text(encoding="utf-8"))
-            weights = (folder / WEIGHTS).read_bytes()
-        except (OSError, UnicodeDecodeError, ValueError) as error:
-            raise InputError(
-                f"no readable model in {folder}",
-                found=str(error),
-                allowed=f"a folder with {MODEL} and {WEIGHTS}",
-                remedy="make one with cubecast train -o FOLDER",
-            ) from None
-        if not isinstance(about, dict) or about.get("format") != FORMAT:
-            raise InputError(f"model in {folder}", found="another format", allowed=f"format {FORMAT}")
-        if hashlib.sha256(weights).hexdigest() != about.get("weights_sha256"):
-            raise InputError(
-                f"weights in {folder} were changed or cut", found="another SHA-256", remedy="restore the folder"
-            )
-        try:
-            tensors = load_tensors(weights)
             model = cls(Config.build(about["config"]))
-            arrays = {k.removeprefix("scaling."): v.numpy() for k, v in tensors.items() if k.startswith("scaling.")}
-            model._channels = Channels.from_json(about["channels"], arrays)
+            model._channels = Channels.from_json(
+                about["channels"], {k: v.numpy() for k, v in _under("scaling.", tensors).items()}
+            )
             model._step = Step(**about["step"])
             model._network = model._build()
-            state = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
-            model._network.load_state_dict(state)
+            model._network.load_state_dict(_under("network.", tensors))
             model.log = list(about["log"])
             model._about = {"trained_on": about["trained_on"]}
-            period = about["training_period"]
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
-            raise InputError(f"model in {folder} is damaged", found=str(error), remedy="restore the folder") from None
-        if period is not None:
-            first, last = (np.datetime64(v, "ns") if isinstance(v, str) else v for v in period)
-            model.training_period = (first, last)
+            if about["training_period"] is not None:
+                first, last = (np.datetime64(v, "ns") if isinstance(v, str) else v for v in about["training_period"])
+                model.training_period = (first, last)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise InputError(
+                f"model in {directory} is damaged", found=str(error), remedy="restore the folder"
+            ) from None
         return model
 
     @property
@@ -301,62 +248,6 @@ class Nowcaster:
                     remedy="choose cell='lstm', 'gru' or 'elman' for a series",
                 )
 
-    def _split(self, cubes: Sequence[xr.DataArray], extra: Sequence[xr.DataArray]) -> tuple[list[Window], list[Window]]:
-        """Training and validation windows over ``cubes + extra``."""
-        length = self.config.task.history + self.config.task.horizon
-        data = self.config.data
-        if not extra:
-            return split_windows(cubes, length=length, validation=data.validation, stride=data.stride)
-        both: list[list[Window]] = [[], []]
-        for side, group, offset in ((0, cubes, 0), (1, extra, len(cubes))):
-            for i, cube in enumerate(group):
-                both[side] += find_windows(cube, length=length, stride=data.stride, index=i + offset)
-            if not both[side]:
-                raise InputError(
-                    ("training", "validation")[side] + " cubes are too short",
-                    found=[c.shape[0] for c in group],
-                    allowed=f"{length} frames in a row or more (history + horizon)",
-                )
-        return both[0], both[1]
-
-    def _batch_maker(
-        self, cubes: Sequence[xr.DataArray], statics: Sequence[xr.Dataset], progress: Progress | None
-    ) -> Any:
-        channels = self._channels
-        assert channels is not None
-        rain = channels.scalings[channels.outputs[0]].kind in ("log", "dbr")
-        planes = [channels.static_planes(statics[i] if statics else None, c) for i, c in enumerate(cubes)]
-
-        def make(windows: Sequence[Window], training: bool) -> Batches:
-            return Batches(
-                cubes,
-                windows,
-                channels,
-                task=self.config.task,
-                data=self.config.data,
-                static=planes,
-                wet_bias=self.config.data.wet_bias if rain else 0.0,
-                seed=self.config.training.seed,
-                train=training,
-                progress=progress,
-            )
-
-        return make
-
-    def _loss_thresholds(self, part: xr.DataArray) -> list[float]:
-        """The thresholds of the balanced loss in model space (one value of the first output a threshold)."""
-        if self.config.loss.kind != "balanced":
-            return []
-        channels = self._channels
-        assert channels is not None
-        name = channels.outputs[0]
-        scaling = channels.scalings[name]
-        if scaling.kind == "monthly_anomaly":
-            raise UsageError("loss 'balanced' with monthly anomalies", allowed="log, dbr, standardise or identity")
-        like = select_channel(part, name)
-        flat = xr.DataArray(np.array(self.config.loss.thresholds), dims=sequence_dim(part), attrs=like.attrs, name=name)
-        return [float(v) for v in scaling.encode(flat).values]
-
     def _attrs(self, cube: xr.DataArray) -> dict[str, Any]:
         network, _, step = self._fitted()
         digest = hashlib.sha256(b"".join(v.cpu().numpy().tobytes() for v in network.state_dict().values()))
@@ -366,40 +257,13 @@ class Nowcaster:
             "model": json.dumps(self.config.model.model_dump(mode="json")),
             "model_weights_sha256": digest.hexdigest(),
             "model_trained_on": json.dumps(self._about["trained_on"]),
-            "input_data": json.dumps(_describe(cube)),
+            "input_data": json.dumps(describe_source(cube)),
         }
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _listed(values: Any) -> list[Any]:
     return [values] if isinstance(values, xr.DataArray | xr.Dataset) else list(values)
-
-
-def _training_part(cube: xr.DataArray, windows: Sequence[Window]) -> xr.DataArray:
-    """The frames of a cube that its training windows cover."""
-    stop = max((w.start + w.length for w in windows), default=0)
-    return cube.isel({sequence_dim(cube): slice(0, stop)})
-
-
-def _check_observed(parts: Sequence[xr.DataArray]) -> None:
-    if not any(np.isfinite(values).any() for p in parts for _, values in iter_blocks(p)):
-        raise InputError(
-            "the training part is all missing", found="no observed value", remedy="look at it with cubecast info"
-        )
-
-
-def _describe(cube: xr.DataArray) -> dict[str, Any]:
-    """What a cube was, in plain values: for the record in saved models and forecasts."""
-    dim = sequence_dim(cube)
-    return {
-        "name": str(cube.name),
-        "first": _plain(cube[dim].values[0]),
-        "last": _plain(cube[dim].values[-1]),
-        "frames": int(cube.shape[0]),
-        "missing_frames": int(positions(cube)[-1] + 1 - cube.shape[0]) if cube.shape[0] > 1 else 0,
-        "shape": [int(n) for n in cube.shape[1:]],
-        "source": str(cube.attrs.get("source", cube.encoding.get("source", ""))),
-    }
-
-
-def _plain(value: Any) -> Any:
-    return str(value.astype("datetime64[s]")) if isinstance(value, np.datetime64) else float(value)

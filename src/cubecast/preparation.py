@@ -1,0 +1,163 @@
+"""From cubes to what the training loop needs: split in time, fit the scalings on the training part, make batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from cubecast.batches import Batches
+from cubecast.channels import Channels
+from cubecast.config import Config
+from cubecast.cube import cube_step, iter_blocks, positions, select_channel, sequence_dim
+from cubecast.errors import InputError, UsageError
+from cubecast.forecast import check_step
+from cubecast.progress import Progress
+from cubecast.steps import Step
+from cubecast.windows import Window, find_windows, split_windows
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run of training is made of."""
+
+    channels: Channels
+    step: Step
+    training: Batches
+    validation: Batches
+    thresholds: list[float]
+    """The thresholds of the balanced loss in model space; empty for other losses."""
+    period: tuple[Any, Any]
+    """First and last value of the sequence coordinate that training saw."""
+    trained_on: list[dict[str, Any]]
+    """Where the training part came from, for the record."""
+
+
+def prepare(
+    cubes: Sequence[xr.DataArray],
+    extra: Sequence[xr.DataArray],
+    statics: Sequence[xr.Dataset],
+    *,
+    config: Config,
+    progress: Progress | None = None,
+) -> TrainingData:
+    """Windows, channels and batches of ``cubes``; validated on ``extra``, or on the end of their own time axes.
+
+    Args:
+        cubes: checked cubes to train on.
+        extra: checked cubes to validate on; empty: the last ``validation`` share of each cube.
+        statics: static fields of ``cubes + extra``, or empty.
+        config: the whole configuration.
+
+    Raises:
+        InputError: cubes with another step, too few frames, or nothing observed.
+        UsageError: static fields for some of the cubes only.
+    """
+    every = [*cubes, *extra]
+    if statics and len(statics) != len(every):
+        raise UsageError("static fields", found=f"{len(statics)} for {len(every)} cubes", allowed="one for each cube")
+    step = cube_step(every[0])
+    for cube in every:
+        check_step(cube, cube_step(cube), step)
+    windows, checks = _split(cubes, extra, config)
+    parts = [_part(cube, [w for w in windows if w.cube == i]) for i, cube in enumerate(cubes)]
+    parts = [part for part in parts if part.size]
+    if not any(np.isfinite(values).any() for part in parts for _, values in iter_blocks(part)):
+        raise InputError(
+            "the training part is all missing", found="no observed value", remedy="look at it with cubecast info"
+        )
+    channels = Channels.fit(
+        parts,
+        outputs=config.task.outputs,
+        scaling=config.scaling.kind,
+        mask_channel=config.model.mask_channel,
+        static=statics,
+    )
+    rain = channels.scalings[channels.outputs[0]].kind in ("log", "dbr")
+    planes = [channels.static_planes(statics[i] if statics else None, cube) for i, cube in enumerate(every)]
+
+    def batches(chosen: Sequence[Window], train: bool) -> Batches:
+        return Batches(
+            every,
+            chosen,
+            channels,
+            task=config.task,
+            data=config.data,
+            static=planes,
+            wet_bias=config.data.wet_bias if rain else 0.0,
+            seed=config.training.seed,
+            train=train,
+            progress=progress,
+        )
+
+    dim = sequence_dim(parts[0])
+    return TrainingData(
+        channels=channels,
+        step=step,
+        training=batches(windows, True),
+        validation=batches(checks, False),
+        thresholds=_loss_thresholds(channels, parts[0], config),
+        period=(min(p[dim].values[0] for p in parts), max(p[dim].values[-1] for p in parts)),
+        trained_on=[describe_source(part) for part in parts],
+    )
+
+
+def _split(
+    cubes: Sequence[xr.DataArray], extra: Sequence[xr.DataArray], config: Config
+) -> tuple[list[Window], list[Window]]:
+    """Training and validation windows over ``cubes + extra``."""
+    length, stride = config.task.history + config.task.horizon, config.data.stride
+    if not extra:
+        return split_windows(cubes, length=length, validation=config.data.validation, stride=stride)
+    both: list[list[Window]] = [[], []]
+    for side, group, offset in ((0, cubes, 0), (1, extra, len(cubes))):
+        for i, cube in enumerate(group):
+            both[side] += find_windows(cube, length=length, stride=stride, index=i + offset)
+        if not both[side]:
+            raise InputError(
+                ("training", "validation")[side] + " cubes are too short",
+                found=f"{[c.shape[0] for c in group]} frames",
+                allowed=f"{length} frames in a row or more (history + horizon)",
+            )
+    return both[0], both[1]
+
+
+def _part(cube: xr.DataArray, windows: Sequence[Window]) -> xr.DataArray:
+    """The frames of a cube that its training windows cover."""
+    stop = max((w.start + w.length for w in windows), default=0)
+    return cube.isel({sequence_dim(cube): slice(0, stop)})
+
+
+def _loss_thresholds(channels: Channels, part: xr.DataArray, config: Config) -> list[float]:
+    """The thresholds of the balanced loss in model space, on the scale of the first output."""
+    if config.loss.kind != "balanced":
+        return []
+    name = channels.outputs[0]
+    scaling = channels.scalings[name]
+    if scaling.kind == "monthly_anomaly":
+        raise UsageError("loss 'balanced' with monthly anomalies", allowed="log, dbr, standardise or identity")
+    attrs = select_channel(part, name).attrs
+    flat = xr.DataArray(np.array(config.loss.thresholds), dims=sequence_dim(part), attrs=attrs, name=name)
+    return [float(v) for v in scaling.encode(flat).values]
+
+
+def describe_source(cube: xr.DataArray) -> dict[str, Any]:
+    """What a cube was, in plain values: for the record in saved models and forecasts."""
+    dim = sequence_dim(cube)
+    return {
+        "name": str(cube.name),
+        "first": plain(cube[dim].values[0]),
+        "last": plain(cube[dim].values[-1]),
+        "frames": int(cube.shape[0]),
+        "missing_frames": int(positions(cube)[-1] + 1 - cube.shape[0]) if cube.shape[0] > 1 else 0,
+        "shape": [int(n) for n in cube.shape[1:]],
+        "source": str(cube.attrs.get("source", cube.encoding.get("source", ""))),
+    }
+
+
+def plain(value: Any) -> Any:
+    """A value of the sequence coordinate for JSON: ISO text for times, a float for numbers."""
+    return str(value.astype("datetime64[s]")) if isinstance(value, np.datetime64) else float(value)
