@@ -218,6 +218,11 @@ class Nowcaster:
         return self._fitted()[0]
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """The variables that the model forecasts."""
+        return self._fitted()[1].outputs
+
+    @property
     def step(self) -> Step:
         """The step of the sequence coordinate that the model was trained for."""
         return self._fitted()[2]
