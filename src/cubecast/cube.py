@@ -138,6 +138,26 @@ def locate(cube: xr.DataArray, values: Any, step: Step | None = None) -> npt.NDA
     return np.where(np.abs(frames[nearest] - wanted) <= tolerance, nearest, -1)
 
 
+def same_places(a: xr.DataArray | xr.Dataset, b: xr.DataArray | xr.Dataset, dims: tuple[str, ...]) -> bool:
+    """Whether two objects have the same sizes and, where both have them, the same coordinates along ``dims``.
+
+    Numbers may differ by a thousandth of their spacing: one of the two may have been packed.
+    """
+    for dim in dims:
+        if a.sizes.get(dim) != b.sizes.get(dim):
+            return False
+        if dim not in a.coords or dim not in b.coords:
+            continue
+        here, there = a[dim].values, b[dim].values
+        if here.dtype.kind in "fiu" and there.dtype.kind in "fiu":
+            spacing = np.median(np.abs(np.diff(there.astype(float)))) if len(there) > 1 else 1.0
+            if not np.allclose(here, there, rtol=0, atol=1e-3 * float(spacing)):
+                return False
+        elif not np.array_equal(here, there):
+            return False
+    return True
+
+
 def is_latlon(cube: xr.DataArray) -> bool:
     """Whether the two space coordinates are latitude and longitude in degrees."""
     space = space_dims(cube)
