@@ -1,9 +1,12 @@
 """Fixtures shared by all tests: where the real data is, and small generated cubes."""
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+import xarray as xr
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +16,36 @@ def real_data() -> Path:
     if not (root / "radar").is_dir():
         pytest.skip(f"real data is absent: no folder {root / 'radar'} (set CUBECAST_DATA)")
     return root
+
+
+@pytest.fixture(scope="session")
+def rain() -> Callable[..., xr.DataArray]:
+    """``rain(frames, size=(y, x), missing=())``: blobs of rain that move one cell a step over a 1 km grid."""
+
+    def make(frames: int = 40, *, size: tuple[int, int] = (24, 28), missing: Sequence[int] = ()) -> xr.DataArray:
+        y, x = np.meshgrid(np.arange(size[0]), np.arange(size[1]), indexing="ij")
+        values = np.stack([_blobs(y, x - t, size) for t in range(frames)]).astype(np.float32)
+        time = np.datetime64("2020-06-01", "ns") + np.arange(frames) * np.timedelta64(5, "m")
+        keep = np.setdiff1d(np.arange(frames), missing)
+        metre = {"units": "m"}
+        return xr.DataArray(
+            values[keep],
+            dims=("time", "y", "x"),
+            coords={
+                "time": time[keep],
+                "y": ("y", 1000.0 * np.arange(size[0])[::-1], {"standard_name": "projection_y_coordinate", **metre}),
+                "x": ("x", 1000.0 * np.arange(size[1]), {"standard_name": "projection_x_coordinate", **metre}),
+            },
+            attrs={"units": "mm h-1", "standard_name": "rainfall_rate", "long_name": "rain rate"},
+            name="rainfall_rate",
+        )
+
+    return make
+
+
+def _blobs(y: np.ndarray, x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    field = np.zeros(y.shape)
+    for i, (cy, cx) in enumerate([(0.25, 0.2), (0.6, 0.7), (0.8, 0.1)]):
+        dx = (x - cx * size[1] + size[1] / 2) % size[1] - size[1] / 2
+        field += (4.0 + 3.0 * i) * np.exp(-((y - cy * size[0]) ** 2 + dx**2) / (2 * 2.5**2))
+    return np.where(field > 0.1, field, 0.0)

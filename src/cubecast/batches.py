@@ -20,7 +20,7 @@ from cubecast.channels import Array, Channels
 from cubecast.config import DataConfig, TaskConfig
 from cubecast.cube import sequence_dim, space_dims
 from cubecast.progress import Progress
-from cubecast.shapes import Frames, Mask
+from cubecast.shapes import Forecast, Frames, Mask
 from cubecast.windows import Window, draw_crop, wet_map
 
 BLOCK_BYTES = 32 * 2**20
@@ -36,7 +36,7 @@ class Batch:
 
     inputs: Frames
     """(batch, history, channel, y, x) without NaN"""
-    targets: Frames
+    targets: Forecast
     """(batch, horizon, output, y, x), 0 where missing"""
     observed: Mask
     """(batch, horizon, output, y, x), True where a target was observed"""

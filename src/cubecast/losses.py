@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from cubecast.config import LossConfig
 from cubecast.errors import UsageError
-from cubecast.shapes import Frames, Mask
+from cubecast.shapes import Forecast, Mask
 
 
 class MaskedLoss(nn.Module, ABC):
     """Abstract: the mean of a cost over the observed pixels."""
 
-    def forward(self, prediction: Frames, target: Frames, mask: Mask) -> Float[Tensor, ""]:
+    def forward(self, prediction: Forecast, target: Forecast, mask: Mask) -> Float[Tensor, ""]:
         """The loss as a scalar, at least in float32.
 
         Args:

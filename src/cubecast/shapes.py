@@ -6,7 +6,7 @@ from torch import Tensor
 Frames = Float[Tensor, "batch time channel y x"]
 """A sequence of fields in model space. Point series are fields too: ``y`` counts stations, ``x`` is 1."""
 
-Mask = Bool[Tensor, "batch time channel y x"]
+Mask = Bool[Tensor, "batch horizon output y x"]
 """True where a value was observed."""
 
 Field = Float[Tensor, "batch channel y x"]
