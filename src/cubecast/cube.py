@@ -58,11 +58,13 @@ def select_channel(cube: xr.DataArray, name: str) -> xr.DataArray:
     if CHANNEL not in cube.dims:
         return cube
     one = cube.sel({CHANNEL: name}, drop=True).rename(name)
-    attrs = {**cube.attrs, "units": channel_units(cube)[name]}
+    # What is said of the whole array (a standard name, say) need not hold for each variable in it.
+    attrs = {k: v for k, v in cube.attrs.items() if k not in ("standard_name", "long_name")}
+    attrs["units"] = channel_units(cube)[name]
     if "channel_standard_name" in cube.coords:
         attrs["standard_name"] = str(cube["channel_standard_name"].sel({CHANNEL: name}).item())
     one = one.drop_vars([c for c in ("channel_units", "channel_standard_name") if c in one.coords])
-    return one.assign_attrs({k: v for k, v in attrs.items() if v})
+    return one.drop_attrs(deep=False).assign_attrs({k: v for k, v in attrs.items() if v})
 
 
 def cube_step(cube: xr.DataArray) -> Step:

@@ -155,7 +155,7 @@ def _step(
     if not torch.isfinite(norm) or not torch.isfinite(value):
         raise FailedError(
             f"the training loss is no longer finite at step {run.step}",
-            found=f"loss {float(value):g}, gradient norm {float(norm):g}",
+            found=f"loss {float(value.detach()):g}, gradient norm {float(norm):g}",
             remedy="lower learning_rate, or look for wrong values in the data with cubecast info",
         )
     run.optimizer.step()
@@ -236,4 +236,9 @@ def _tensorboard(config: TrainingConfig, directory: Path | None) -> Iterator[Cal
     except ImportError:
         raise InputError("tensorboard is not installed", remedy="pip install 'cubecast[tensorboard]'") from None
     with SummaryWriter(directory / "tensorboard") as writer:
-        yield lambda row: writer.add_scalars("run", row, int(row["epoch"]))
+
+        def record(row: dict[str, Any]) -> None:
+            for name, value in row.items():
+                writer.add_scalar(name, value, int(row["epoch"]))
+
+        yield record

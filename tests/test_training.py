@@ -1,0 +1,148 @@
+"""The loop: it learns, keeps the best weights of validation, stops, and resumes to the same bits."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from cubecast import training
+from cubecast.checkpoint import CHECKPOINT, LOG
+from cubecast.config import TrainingConfig
+from cubecast.errors import FailedError, InputError
+from cubecast.nowcaster import Nowcaster
+
+SMALL = {"history": 3, "horizon": 2, "hidden_channels": [8], "patch": 4, "crop": 16, "epochs": 4, "average": 0.5}
+
+
+def weights(model):
+    return {k: v.clone() for k, v in model.network.state_dict().items()}
+
+
+def equal(a, b):
+    return all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_validation_loss_falls(rain):
+    model = Nowcaster(**{**SMALL, "epochs": 8, "learning_rate": 3e-3}).fit(rain(40))
+    losses = [row["validation_loss"] for row in model.log]
+    assert len(losses) == 8
+    assert min(losses) < 0.8 * losses[0]
+
+
+def test_same_seed_same_bits_other_seed_other_weights(rain):
+    one, two = (Nowcaster(**SMALL).fit(rain(40)) for _ in range(2))
+    other = Nowcaster(**SMALL, seed=1).fit(rain(40))
+    assert equal(weights(one), weights(two))
+    assert [r["training_loss"] for r in one.log] == [r["training_loss"] for r in two.log]
+    assert not equal(weights(one), weights(other))
+
+
+class Killed(BaseException):
+    """Stands for what ends a process between two steps."""
+
+
+def test_resume_after_a_kill_ends_with_the_same_bits(rain, tmp_path, monkeypatch):
+    whole = Nowcaster(**SMALL).fit(rain(40), directory=tmp_path / "whole")
+    step, done = training._step, []
+
+    def killing(run, *args, **kwargs):
+        done.append(1)
+        if len(done) == 13:
+            raise Killed
+        return step(run, *args, **kwargs)
+
+    monkeypatch.setattr(training, "_step", killing)
+    with pytest.raises(Killed):
+        Nowcaster(**SMALL).fit(rain(40), directory=tmp_path / "cut")
+    monkeypatch.setattr(training, "_step", step)
+    with safe_open(tmp_path / "cut" / CHECKPOINT, framework="pt") as file:
+        assert 1 <= json.loads(file.metadata()["run"])["epoch"] < 4
+    resumed = Nowcaster(**SMALL).fit(rain(40), directory=tmp_path / "cut", resume=True)
+    assert equal(weights(whole), weights(resumed))
+    assert [r["validation_loss"] for r in whole.log] == [r["validation_loss"] for r in resumed.log]
+
+
+def test_a_checkpoint_of_other_settings_or_a_damaged_one_is_refused(rain, tmp_path):
+    Nowcaster(**{**SMALL, "epochs": 1}).fit(rain(40), directory=tmp_path)
+    with pytest.raises(InputError, match="belongs to another run"):
+        Nowcaster(**{**SMALL, "epochs": 2}).fit(rain(40), directory=tmp_path, resume=True)
+    content = (tmp_path / CHECKPOINT).read_bytes()
+    (tmp_path / CHECKPOINT).write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match="delete it and train again"):
+        Nowcaster(**{**SMALL, "epochs": 1}).fit(rain(40), directory=tmp_path, resume=True)
+
+
+def test_the_log_is_a_csv_with_a_row_an_epoch(rain, tmp_path):
+    model = Nowcaster(**SMALL).fit(rain(40), directory=tmp_path)
+    with open(tmp_path / LOG, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(r["validation_loss"]) for r in rows] == [r["validation_loss"] for r in model.log]
+
+
+def test_tensorboard_events_are_written(rain, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    model = Nowcaster(**{**SMALL, "epochs": 2}, tensorboard=True).fit(rain(40), directory=tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    values = [e.value for e in events.Scalars("validation_loss")]
+    assert values == pytest.approx([r["validation_loss"] for r in model.log], rel=1e-6)
+
+
+def test_the_best_epoch_is_kept_and_patience_stops(rain):
+    # A learning rate that ruins the weights: the first epochs are the best, and patience ends the run.
+    model = Nowcaster(**{**SMALL, "epochs": 30, "learning_rate": 1.0, "average": 0.0, "patience": 2}).fit(rain(40))
+    losses = [r["validation_loss"] for r in model.log]
+    assert len(losses) < 30
+    assert int(np.argmin(losses)) == len(losses) - 3
+    best = training.evaluate(model.network, *validation_of(model, rain(40)), device=torch.device("cpu"))
+    assert best == pytest.approx(min(losses), rel=1e-5)
+
+
+def validation_of(model, cube):
+    from cubecast.losses import build_loss
+    from cubecast.preparation import prepare
+
+    data = prepare([cube], [], [], config=model.config)
+    return build_loss(model.config.loss, []), data.validation
+
+
+def test_a_loss_that_is_not_finite_is_loud(rain):
+    with pytest.raises(FailedError, match="no longer finite.*lower learning_rate"):
+        cube = rain(40)
+        Nowcaster(**SMALL, learning_rate=1e30).fit(cube)
+
+
+def test_time_limit_stops_training(rain):
+    model = Nowcaster(**{**SMALL, "epochs": 10_000, "patience": None}, max_minutes=0.02).fit(rain(40))
+    assert len(model.log) < 10_000
+    assert model.log[-1]["learning_rate"] < 0.8 * 1e-3
+
+
+def test_learning_rate_rises_then_falls():
+    rates = [training._rate(s, 0.1) for s in (0.0, 0.05, 0.1, 0.5, 1.0)]
+    assert rates[0] < rates[1] < rates[2] == 1.0 > rates[3] > rates[4]
+    assert rates[4] == pytest.approx(0.01)
+
+
+def test_bf16_autocast_trains_and_weights_stay_fp32(rain):
+    model = Nowcaster(**SMALL, precision="bf16").fit(rain(40))
+    assert all(math.isfinite(r["validation_loss"]) for r in model.log)
+    assert {v.dtype for v in model.network.state_dict().values()} == {torch.float32}
+    assert training.choose_autocast("auto", torch.device("cpu")) is None
+    assert training.choose_autocast("auto", torch.device("cuda")) is torch.bfloat16
+
+
+def test_unknown_device_is_refused():
+    with pytest.raises(InputError, match="device 'tpu9'"):
+        training.choose_device("tpu9")
+    assert TrainingConfig().device == "auto"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_training_on_cuda_learns(rain):
+    model = Nowcaster(**{**SMALL, "epochs": 8, "learning_rate": 3e-3}, device="cuda").fit(rain(40))
+    assert model.log[-1]["validation_loss"] < 0.8 * model.log[0]["validation_loss"]
