@@ -1,0 +1,18 @@
+"""Verification by lead time: sums that pool exactly over chunks of cases, scores from them, and a table."""
+
+from cubecast.scores.cases import common_mask, verify_forecasts
+from cubecast.scores.statistics import Statistics, pool, scores_from, statistics
+from cubecast.scores.table import SCORES, Score, explain, to_table
+
+__all__ = [
+    "SCORES",
+    "Score",
+    "Statistics",
+    "common_mask",
+    "explain",
+    "pool",
+    "scores_from",
+    "statistics",
+    "to_table",
+    "verify_forecasts",
+]

@@ -1,0 +1,112 @@
+"""Scores as a table: one row for each system and lead, one column for each score; and what each score means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from cubecast.errors import UsageError
+from cubecast.scores.cases import SYSTEM
+from cubecast.scores.statistics import Statistics, scores_from
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a score is called, its units and which way is better."""
+
+    label: str
+    power: int
+    """Units: 0 none, 1 those of the variable, 2 their square."""
+    better: str
+    perfect: float
+
+
+SCORES = {
+    "mse": Score("mean squared error", 2, "lower is better", 0.0),
+    "rmse": Score("root mean squared error", 1, "lower is better", 0.0),
+    "mae": Score("mean absolute error", 1, "lower is better", 0.0),
+    "bias": Score("bias (forecast - observed)", 1, "0 is best", 0.0),
+    "corr": Score("correlation", 0, "higher is better", 1.0),
+    "pod": Score("probability of detection", 0, "higher is better", 1.0),
+    "far": Score("false alarm ratio", 0, "lower is better", 0.0),
+    "csi": Score("critical success index", 0, "higher is better", 1.0),
+    "frequency_bias": Score("frequency bias", 0, "1 is best", 1.0),
+    "fss": Score("fractions skill score", 0, "higher is better", 1.0),
+}
+"""In the order of the table's columns."""
+
+
+def to_table(sums: Statistics) -> pd.DataFrame:
+    """The scores of `verify_forecasts` statistics, as written to scores.csv.
+
+    Columns: ``system``, ``lead_step``, ``lead_time`` (a number) and ``lead_units`` (min, h, d, months ...), ``units``
+    (of the variable), then the scores: ``mse rmse mae bias corr``, for each threshold ``pod_0.1 far_0.1 csi_0.1
+    frequency_bias_0.1``, for each threshold and window ``fss_0.1_10km``, and ``cases`` and ``pixels``.
+
+    Raises:
+        UsageError: the statistics do not come from `verify_forecasts`.
+    """
+    if SYSTEM not in sums.dims or "lead_step" not in sums.coords:
+        raise UsageError(
+            "statistics for a table", found=f"dims {tuple(sums.dims)}", allowed="those of verify_forecasts"
+        )
+    scores = scores_from(sums)
+    lead = str(sums.attrs["lead"])
+    numbers, lead_units = _leads(sums)
+    rows = []
+    for i, system in enumerate(scores[SYSTEM].values):
+        for k, step in enumerate(sums["lead_step"].values):
+            one = scores.isel({SYSTEM: i, lead: k})
+            rows.append(
+                {
+                    "system": str(system),
+                    "lead_step": int(step),
+                    "lead_time": float(numbers[k]),
+                    "lead_units": lead_units,
+                }
+                | {"units": str(sums.attrs["units"])}
+                | _row(one)
+            )
+    return pd.DataFrame(rows)
+
+
+def _row(one: xr.Dataset) -> dict[str, Any]:
+    """The score columns of one system and lead."""
+    row: dict[str, Any] = {n: float(one[n]) for n in SCORES if n in one and not one[n].dims}
+    for t, threshold in enumerate(one["threshold"].values if "threshold" in one.dims else ()):
+        for name in ("pod", "far", "csi", "frequency_bias"):
+            row[f"{name}_{threshold:g}"] = float(one[name][t])
+    if "fss" in one:
+        for t, threshold in enumerate(one["threshold"].values):
+            row |= {f"fss_{threshold:g}_{w}": float(one["fss"][t, j]) for j, w in enumerate(one["window"].values)}
+    return row | {"cases": int(one["cases"]), "pixels": int(one["pixels"])}
+
+
+def _leads(sums: Statistics) -> tuple[Any, str]:
+    """Leads as numbers and their units: months, a time unit that suits them all, or the sequence's own."""
+    leads = sums[str(sums.attrs["lead"])].values
+    if sums.attrs["step_kind"] == "number":
+        return leads.astype(float), str(sums.attrs["step_units"])
+    if sums.attrs["step_kind"] == "months":
+        return sums["lead_step"].values * float(sums.attrs["step_size"]), "months"
+    seconds = leads / np.timedelta64(1, "s")
+    for unit, size in (("d", 86400.0), ("min", 60.0)):
+        if seconds.min() >= size and (seconds % size == 0).all():
+            return seconds / size, unit
+    return seconds, "s"
+
+
+def explain(column: str) -> tuple[str, Score]:
+    """Name and meaning of a score column: ``csi_0.1`` gives ``("csi", Score(...))``.
+
+    Raises:
+        UsageError: not a score of the table.
+    """
+    for name in sorted(SCORES, key=len, reverse=True):
+        if column == name or column.startswith(f"{name}_"):
+            return name, SCORES[name]
+    raise UsageError("unknown score", found=column, allowed=", ".join(SCORES))
