@@ -18,7 +18,7 @@ import xarray as xr
 
 from cubecast.channels import Array, Channels
 from cubecast.config import DataConfig, TaskConfig
-from cubecast.cube import sequence_dim, space_dims
+from cubecast.cube import select_channel, sequence_dim, space_dims
 from cubecast.progress import Progress
 from cubecast.shapes import Forecast, Frames, Mask
 from cubecast.windows import Window, draw_crop, wet_map
@@ -87,9 +87,8 @@ class Batches:
         self._wet: dict[int, Array] = {}
         if self._crop and wet_bias:
             for index in {w.cube for w in windows}:
-                self._wet[index] = wet_map(
-                    cubes[index], threshold=data.wet_threshold, block=WET_TILE, progress=progress
-                )
+                field = select_channel(cubes[index], channels.outputs[0])
+                self._wet[index] = wet_map(field, threshold=data.wet_threshold, block=WET_TILE, progress=progress)
         shapes: dict[tuple[int, ...], int] = {}
         for window in windows:
             shape = self._shape(self._place(window, np.random.default_rng(0)))
