@@ -49,3 +49,13 @@ def _blobs(y: np.ndarray, x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         dx = (x - cx * size[1] + size[1] / 2) % size[1] - size[1] / 2
         field += (4.0 + 3.0 * i) * np.exp(-((y - cy * size[0]) ** 2 + dx**2) / (2 * 2.5**2))
     return np.where(field > 0.1, field, 0.0)
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest) -> str:
+    """Every device that the network and loss tests run on."""
+    import torch
+
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return str(request.param)
