@@ -59,6 +59,8 @@ _LINEAR = {
     "m": ("m", 1.0, 0.0),
     "km": ("m", 1000.0, 0.0),
 }
+_RAIN_UNITS = ("mm h-1", "mm d-1", "kg m-2 s-1")
+_RAIN_NAMES = ("rainfall", "precipitation", "snowfall")
 _ZR_A, _ZR_B = 200.0, 1.6
 
 
@@ -70,6 +72,12 @@ def canonical(units: str) -> str:
 def same(a: str, b: str) -> bool:
     """Whether two spellings name the same unit."""
     return canonical(a) == canonical(b)
+
+
+def is_rain_rate(units: str, standard_name: str = "") -> bool:
+    """Whether values are rates of rain: by units that are used for hardly anything else, or by their CF name."""
+    named = standard_name.endswith(("rate", "flux")) and any(part in standard_name for part in _RAIN_NAMES)
+    return canonical(units) in _RAIN_UNITS or (named and canonical(units) != "dBZ")
 
 
 def rain_to_dbz(rate: xr.DataArray) -> xr.DataArray:

@@ -32,8 +32,6 @@ __all__ = [
 ]
 
 _KINDS: dict[str, type[Scaling]] = {c.kind: c for c in (LogRain, DBR, Standardise, MonthlyAnomaly, Identity)}
-_RAIN_NAMES = ("rainfall", "precipitation", "snowfall")
-_RAIN_UNITS = ("mm h-1", "mm d-1", "kg m-2 s-1")
 
 
 def choose_scaling(kind: str, cube: xr.DataArray) -> Scaling:
@@ -54,9 +52,7 @@ def choose_scaling(kind: str, cube: xr.DataArray) -> Scaling:
 
 def _automatic(cube: xr.DataArray) -> str:
     unit = units.canonical(str(cube.attrs.get("units", "")))
-    name = str(cube.attrs.get("standard_name", ""))
-    named = name.endswith(("rate", "flux")) and any(part in name for part in _RAIN_NAMES)
-    if unit in _RAIN_UNITS or (named and unit != "dBZ"):
+    if units.is_rain_rate(unit, str(cube.attrs.get("standard_name", ""))):
         return "log"
     if unit in ("K", "degC") and cube_step(cube).kind == "months":
         return "monthly_anomaly"
