@@ -1,0 +1,93 @@
+"""Verification of a model beside baselines: same cases for all, the period, the region, the sentences."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from cubecast.errors import InputError, UsageError
+from cubecast.nowcaster import Nowcaster
+from cubecast.verify import compare, verify, write_scores
+
+
+@pytest.fixture(scope="module")
+def model(rain):
+    return Nowcaster(history=3, horizon=2, hidden_channels=[8], patch=4, crop=16, epochs=1).fit(rain(40))
+
+
+def test_the_table_equals_a_plain_computation(model, rain):
+    cube = rain(20)
+    table = verify(cube, model).set_index(["system", "lead_step"])
+    times = cube.time.values[2:-1]
+    forecast = model.predict(cube, at=times)["rainfall_rate"].values
+    for lead in (1, 2):
+        cases = [i for i in range(len(times)) if i + 2 + lead < 20]
+        truth = np.stack([cube.values[i + 2 + lead] for i in cases])
+        last = np.stack([cube.values[i + 2] for i in cases])
+        mine = np.stack([forecast[i, lead - 1] for i in cases])
+        assert table.loc[("model", lead), "mse"] == pytest.approx(((mine - truth) ** 2).mean(), rel=1e-4)
+        assert table.loc[("persistence", lead), "mse"] == pytest.approx(((last - truth) ** 2).mean(), rel=1e-4)
+        assert table.loc[("model", lead), "cases"] == len(cases)
+
+
+def test_start_and_end_are_valid_times_and_history_may_lie_before(model, rain):
+    cube = rain(30)
+    table = verify(cube, model, start=cube.time.values[20], end=cube.time.values[24])
+    assert list(table.loc[table.system == "model", "cases"]) == [5, 5]
+
+
+def test_region_and_never_below_choose_pixels(model, rain):
+    cube = rain(12)
+    whole = verify(cube, model)
+    half = verify(cube, model, region={"y": (0.0, 11_000.0)})
+    assert (half["pixels"] * 2 == whole["pixels"]).all()
+    wet = verify(cube, model, never_below=0.1)
+    always = int((cube.min("time") >= 0.1).sum())
+    assert 0 < always
+    assert (wet["pixels"] == always * wet["cases"]).all()
+
+
+def test_every_skips_reference_times(model, rain):
+    assert list(verify(rain(20), model, every=4).groupby("system")["cases"].first()) == [5, 5]
+
+
+def test_sentences_say_by_how_much(model):
+    table = pd.DataFrame(
+        {
+            "system": ["model", "model", "persistence", "persistence"],
+            "lead_step": [1, 2, 1, 2],
+            "mse": [0.8, 1.0, 1.0, 2.0],
+            "csi_1": [0.3, 0.2, 0.4, 0.1],
+        }
+    )
+    assert compare(table) == [
+        "mse: model ahead of persistence at 2 of 2 leads (-20 % at the first, -50 % at the last)",
+        "csi_1: model ahead of persistence at 1 of 2 leads (-25 % at the first, +100 % at the last)",
+    ]
+
+
+def test_scores_are_written_as_csv(model, rain, tmp_path):
+    table = verify(rain(12), model)
+    write_scores(table, tmp_path / "scores.csv")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "scores.csv"), table)
+
+
+def test_wrong_wishes_are_refused(model, rain):
+    with pytest.raises(UsageError, match="baselines: found optical_flow"):
+        verify(rain(12), model, baselines=["optical_flow"])
+    with pytest.raises(UsageError, match="region: found lat; allowed: y, x"):
+        verify(rain(12), model, region={"lat": (0, 1)})
+    with pytest.raises(InputError, match="no case to verify"):
+        verify(rain(3), model)
+    with pytest.raises(InputError, match="no frames to verify"):
+        verify(rain(12), model, start="2031")
+
+
+def test_two_outputs_are_both_verified(rain):
+    cube = rain(40)
+    both = xr.concat([cube, 2 * cube], "channel").transpose("time", "channel", "y", "x")
+    both = both.assign_coords(channel=["a", "b"], channel_units=("channel", ["mm h-1", "mm h-1"]))
+    model = Nowcaster(history=3, horizon=2, hidden_channels=[4], patch=4, crop=16, epochs=1).fit(both)
+    table = verify(both, model)
+    mse = table[table.system == "persistence"].set_index(["variable", "lead_step"])["mse"]
+    assert mse["b", 1] == pytest.approx(4 * mse["a", 1])
