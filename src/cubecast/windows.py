@@ -222,24 +222,31 @@ def draw_crop(
         raise UsageError("wet_bias", found=wet_bias, allowed="0 to 1")
     if crop >= max(grid):
         return window
-    room = [max(n - crop, 0) + 1 for n in grid]  # corners in each dimension
-    y, x = (int(v) for v in rng.integers(room))
+    y, x = (int(rng.integers(max(n - crop, 0) + 1)) for n in grid)
     if rng.random() >= wet_bias:
         return replace(window, y=y, x=x, crop=crop)
-    # A wet pixel is drawn with the number of crops that hold it as a weight, then one of these crops: so a crop is
-    # drawn in proportion to its wet pixels, also at the edges of the grid. The weight is a product over y and x.
+    rain = wet[window.start : window.start + window.length].sum(axis=0, dtype=np.float64)
+    if rain.any():
+        y, x = _wet_corner(rain, grid=grid, crop=crop, block=block, rng=rng)
+    return replace(window, y=y, x=x, crop=crop)
+
+
+def _wet_corner(
+    rain: Array, *, grid: tuple[int, int], crop: int, block: int, rng: np.random.Generator
+) -> tuple[int, int]:
+    """A corner drawn in proportion to the rain in its crop; ``rain`` is even within each tile.
+
+    A pixel is drawn by its rain times the number of crops that hold it, and then one of these crops: this is fair to
+    the edges of the grid too. That number is a product over y and x.
+    """
     cover = [_cover(n, crop) for n in grid]
     per_tile = [np.add.reduceat(c, np.arange(0, len(c), block)) for c in cover]
-    weight = wet[window.start : window.start + window.length].sum(axis=0, dtype=np.float64) * np.outer(*per_tile)
-    total = np.cumsum(weight)
-    if not total[-1] > 0:
-        return replace(window, y=y, x=x, crop=crop)
-    tile = np.unravel_index(_draw(total, rng), weight.shape)
-    corners = []
-    for t, c, n in zip(tile, cover, room, strict=True):
-        pixel = int(t) * block + _draw(np.cumsum(c[int(t) * block : (int(t) + 1) * block]), rng)
-        corners.append(int(rng.integers(max(pixel - crop + 1, 0), min(pixel, n - 1) + 1)))
-    return replace(window, y=corners[0], x=corners[1], crop=crop)
+    tile = np.unravel_index(_draw(np.cumsum(rain * np.outer(*per_tile)), rng), rain.shape)
+    corner = []
+    for first, held, size in zip((int(t) * block for t in tile), cover, grid, strict=True):
+        pixel = first + _draw(np.cumsum(held[first : first + block]), rng)
+        corner.append(int(rng.integers(max(pixel - crop + 1, 0), min(pixel, max(size - crop, 0)) + 1)))
+    return corner[0], corner[1]
 
 
 def _cover(size: int, crop: int) -> Array:

@@ -93,13 +93,15 @@ def test_wet_fraction_and_strong_rain_are_as_asked(wet_fraction):
 
 
 @pytest.mark.parametrize("slope", [2.5, 3.5])
-def test_the_spectrum_has_the_slope_at_the_start_and_stays(slope):
-    values = log_rain(frames=40, slope=slope)
-    for part in (values[:6], values[-6:]):
+def test_the_spectrum_is_as_asked_and_stays(slope):
+    values = log_rain(frames=80, slope=slope)
+    inner, powers = slice(10, 45), []  # small against 64 km, large against a pixel
+    for part in (values[:20:4], values[-20::4]):
         k, power = spectrum(part)
-        inner = slice(10, 45)  # small against 64 km, large against a pixel
         found = np.polyfit(np.log(k[inner]), np.log(power[inner]), 1)[0]
         assert found == pytest.approx(-slope, abs=0.25)
+        powers.append(power[inner])
+    assert np.log(powers[1] / powers[0]).mean() == pytest.approx(0, abs=0.2)
 
 
 def test_a_coarser_grid_shows_the_same_weather():
