@@ -112,7 +112,10 @@ def infer_step(values: Values, *, units: str = "", what: str = "time") -> Step:
     days: Values = diff / np.timedelta64(1, "D")
     if (months > 0).all() and (np.abs(days / months - MONTH_DAYS) <= 2.5).all():
         return Step("months", float(_most_common(months)))
-    return Step("seconds", float(_most_common(np.rint(diff / np.timedelta64(1, "ns") / 1e9))))
+    # counted in units of 1 % of a step or finer, at most 1 s: stamps that jitter agree, 10 ms steps stay 10 ms
+    nanoseconds = diff / np.timedelta64(1, "ns")
+    quantum = 10.0 ** np.clip(np.floor(np.log10(np.median(nanoseconds))) - 2, 0, 9)
+    return Step("seconds", float(_most_common(np.rint(nanoseconds / quantum)) * quantum / 1e9))
 
 
 def _most_common(values: Values) -> Any:
