@@ -26,13 +26,13 @@ def describe(dataset: xr.Dataset, *, title: str) -> xr.Dataset:
 
     Coordinates that are no dimension become plain variables, which each field names in ``coordinates``: what stands
     on disk is decided here, not by the file that the data came from. Attributes that are there are kept, except
-    references to variables that are not there; values that netCDF cannot hold become JSON text.
+    ``actual_range`` and references to variables that are not there; values that netCDF cannot hold become JSON text.
 
     Args:
         dataset: fields as data variables, everything else as coordinates.
         title: the global attribute, where the dataset has none.
     """
-    dataset = dataset.drop_encoding().copy(deep=False)
+    dataset = _label_dims(dataset.drop_encoding().copy(deep=False))
     dataset = dataset.assign({n: _plain(v) for n, v in dataset.variables.items()})
     for variable in dataset.variables.values():
         for key in ("bounds", "climatology", "grid_mapping"):
@@ -48,6 +48,7 @@ def describe(dataset: xr.Dataset, *, title: str) -> xr.Dataset:
         near = sorted(n for n in auxiliary if n not in hidden and set(dataset[n].dims) <= set(field.dims))
         if near:
             field.attrs["coordinates"] = " ".join(near)
+    _say_units(dataset)
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     ours = {"title": title, "source": f"cubecast {version('cubecast')}", "history": f"{now} written by cubecast"}
     given = {str(k): _attribute(v) for k, v in dataset.attrs.items()}
@@ -57,8 +58,17 @@ def describe(dataset: xr.Dataset, *, title: str) -> xr.Dataset:
 def restore(dataset: xr.Dataset, *, fields: list[Hashable]) -> xr.Dataset:
     """The inverse of `describe` after decoding: ``fields`` are data, all else coordinates; no encoding is kept."""
     dataset = dataset.set_coords([n for n in dataset.data_vars if n not in fields]).drop_encoding()
-    texts = {n: v.astype(str) for n, v in dataset.coords.items() if v.dtype.kind in "OST"}
-    return dataset.assign_coords(texts)
+    for coordinate in dataset.coords.values():
+        if coordinate.dtype.kind == "M":
+            coordinate.attrs.pop("units_metadata", None)
+    coords = {n: v.load() for n, v in dataset.coords.items()}
+    texts = {n: np.array(v.values.tolist(), dtype=str) for n, v in coords.items() if v.dtype.kind in "OST"}
+    dataset = dataset.assign_coords(coords | {n: coords[n].copy(data=text) for n, text in texts.items()})
+    for name in [n for n, v in dataset.coords.items() if _LABELS in v.attrs]:
+        attrs = dict(dataset[name].attrs)
+        dim = attrs.pop(_LABELS)
+        dataset = dataset.assign_coords({dim: (dim, dataset[name].values, attrs)}).drop_vars(name)
+    return dataset
 
 
 def encodings(dataset: xr.Dataset, *, fields: list[Hashable], ones: tuple[str, ...], kind: Kind) -> dict[str, Any]:
@@ -102,15 +112,21 @@ def _time_unit(dataset: xr.Dataset, sort: str) -> str:
     return f"{word} since 1970-01-01 00:00:00" if sort == "M" else word
 
 
+_STALE = ("_FillValue", "coordinates", "actual_range")
+"""Attributes that told how the file the data came from was made."""
+
+
 def _plain(variable: xr.Variable) -> xr.Variable:
     """``variable`` with attributes and a type that both formats hold: times in ns, half precision as float32."""
-    attrs = {str(k): _attribute(v) for k, v in variable.attrs.items() if k not in ("_FillValue", "coordinates")}
+    attrs = {str(k): _attribute(v) for k, v in variable.attrs.items() if k not in _STALE}
     out = variable.copy(deep=False)
     if variable.dtype.kind in "mM":
         out = variable.astype(f"{variable.dtype.kind}8[ns]")
-        attrs = {k: v for k, v in attrs.items() if k not in ("units", "calendar", "dtype")}
+        attrs = {k: v for k, v in attrs.items() if k not in ("units", "calendar", "dtype", "units_metadata")}
     elif variable.dtype.kind == "f" and variable.dtype.itemsize not in (4, 8):
         out = variable.astype(np.float32)
+    elif variable.dtype.kind == "U":
+        out = variable.astype(object)  # zarr has no specification of fixed-width text
     out.attrs = attrs
     return out
 
@@ -130,6 +146,32 @@ def _attribute(value: Any) -> Any:
 
 _LATLON = "latitude_longitude"
 _STANDARD_NAME = {"y": "projection_y_coordinate", "x": "projection_x_coordinate"}
+
+_DEGREES = {
+    f"{degree}{word}": name
+    for degree in ("degree", "degrees")
+    for words, name in ((("_north", "_n", "n"), "latitude"), (("_east", "_e", "e"), "longitude"))
+    for word in words
+}
+
+
+_LABELS = "labels_of_dimension"
+
+
+def _label_dims(dataset: xr.Dataset) -> xr.Dataset:
+    """Text along a dim (station names) is a label beside it: a CF variable that has the name of its dim holds numbers.
+
+    The attribute ``labels_of_dimension`` tells `restore`.
+    """
+    texts = [str(d) for d in dataset.dims if d in dataset.coords and dataset[d].dtype.kind in "OSUT"]
+    for dim in texts:
+        label = f"{dim}_label"
+        while label in dataset.variables:
+            label += "_"
+        variable = dataset[dim].variable
+        attrs = {**variable.attrs, _LABELS: dim}
+        dataset = dataset.drop_vars(dim).assign_coords({label: (dim, variable.values, attrs)})
+    return dataset
 
 
 def _named(dataset: xr.Dataset, key: str) -> set[str]:
@@ -166,12 +208,22 @@ def _name_axes(dataset: xr.Dataset, *, projected: bool) -> None:
     """Give the space coordinates of fields the standard names that CF asks for, where they have none."""
     for field in dataset.data_vars.values():
         for dim, axis in zip(field.dims[-2:], "yx", strict=False):
-            attrs = dataset[dim].attrs if dim in dataset.coords else {"standard_name": ""}
+            attrs = dataset[dim].attrs if dim in dataset.coords else {}
             unit = str(attrs.get("units", ""))
-            if "standard_name" in attrs:
-                continue
-            if units.same(unit, "degrees"):
-                if unit.startswith("degree") and unit[-1] in "nNeE":
-                    attrs["standard_name"] = "latitude" if unit[-1] in "nN" else "longitude"
-            elif projected and units.canonical(unit) in ("m", "km"):
-                attrs["standard_name"] = _STANDARD_NAME[axis]
+            name = _DEGREES.get(unit.lower())
+            if name is None and projected and units.canonical(unit) in ("m", "km"):
+                name = _STANDARD_NAME[axis]
+            if name is not None:
+                attrs.setdefault("standard_name", name)
+    if "time" in dataset.dims and "time" in dataset.coords:
+        dataset["time"].attrs.setdefault("standard_name", "time")
+
+
+def _say_units(dataset: xr.Dataset) -> None:
+    """What CF-1.11 wants to know beyond ``units``: of time, that every day has 86400 s; of temperature, its zero."""
+    for variable in dataset.variables.values():
+        name = str(variable.attrs.get("standard_name", ""))
+        if name == "time" and variable.dtype.kind == "M":
+            variable.attrs["units_metadata"] = "leap_seconds: none"
+        elif name.endswith("temperature"):
+            variable.attrs.setdefault("units_metadata", "temperature: on_scale")

@@ -127,7 +127,10 @@ def _write(dataset: xr.Dataset, path: str | os.PathLike[str], *, ones: tuple[str
     with atomic_path(target, replace_folder=is_store) as temporary:
         try:
             if kind == "netcdf":
-                dataset.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=encoding)
+                # an unlimited first dim: records can be appended, and CF asks dims other than T, Z, Y, X to stand left
+                dataset.to_netcdf(
+                    temporary, engine="netcdf4", format="NETCDF4", encoding=encoding, unlimited_dims=ones[:1]
+                )
             else:
                 _rechunk(dataset, encoding).to_zarr(
                     temporary, mode="w", zarr_format=3, consolidated=False, encoding=encoding
