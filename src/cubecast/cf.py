@@ -67,7 +67,7 @@ def restore(dataset: xr.Dataset, *, fields: list[Hashable]) -> xr.Dataset:
     for name in [n for n, v in dataset.coords.items() if _LABELS in v.attrs]:
         attrs = dict(dataset[name].attrs)
         dim = attrs.pop(_LABELS)
-        dataset = dataset.assign_coords({dim: (dim, dataset[name].values, attrs)}).drop_vars(name)
+        dataset = dataset.assign_coords({dim: (dim, dataset[name].values, attrs)}).drop_vars([name])
     return dataset
 
 
