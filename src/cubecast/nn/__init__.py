@@ -48,6 +48,8 @@ def build_network(config: ModelConfig, *, in_channels: int, out_channels: int, s
     Raises:
         UsageError: channels that do not add up, or settings that do not go together.
     """
+    if not config.hidden_channels:
+        raise UsageError("hidden_channels", found="an empty list", allowed="one number a layer, 1 layer or more")
     layout = Layout(in_channels, out_channels, masks=config.mask_channel, static=static_channels)
     if config.is_series:
         if config.strides is not None and any(s != 1 for s in config.strides):

@@ -67,7 +67,7 @@ class EncoderForecaster(nn.Module):
         residual: bool = True,
     ) -> None:
         super().__init__()
-        if not hidden_channels or len(strides) != len(hidden_channels):
+        if len(strides) != len(hidden_channels):
             raise UsageError("strides", found=list(strides), allowed=f"one for each of {list(hidden_channels)}")
         self.layout, self.patch, self.residual, self.grid = layout, patch, residual, grid
         self.multiple = patch * math.prod(strides)

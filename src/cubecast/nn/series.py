@@ -12,10 +12,13 @@ from cubecast.errors import UsageError
 from cubecast.nn.cell import Cell
 from cubecast.nn.layout import Layout
 from cubecast.nn.recurrent import RecurrentLayer
-from cubecast.shapes import Forecast, Frames, State
+from cubecast.shapes import Forecast, Frames
 
 CellFactory = Callable[[int, int], Cell]
 """``make(in_channels, hidden_channels)``: the cell of one layer."""
+
+States = list[tuple[Tensor, ...] | None]
+"""The state of every layer; None before the first step."""
 
 
 @final
@@ -84,7 +87,7 @@ class SeriesForecaster(nn.Module):
 
     def _roll_out(self, series: Tensor, horizon: int, *, start: Tensor) -> Tensor:
         """Forecasts ``(point, horizon, output)`` after ``series``, whose values are relative to ``start``."""
-        states: list[State | None] = [None] * len(self.layers)
+        states: States = [None] * len(self.layers)
         value = torch.zeros_like(start)
         held = series[:, -1:].clone()
         held[..., self.layout.output_masks] = 1.0
@@ -97,8 +100,8 @@ class SeriesForecaster(nn.Module):
             series = torch.cat([value.to(held.dtype), held[..., self.layout.outputs :]], dim=-1)
         return torch.cat(forecast, dim=1)
 
-    def _run(self, series: Tensor, states: list[State | None]) -> tuple[Tensor, list[State | None]]:
-        after: list[State | None] = []
+    def _run(self, series: Tensor, states: States) -> tuple[Tensor, States]:
+        after: States = []
         for layer, state in zip(self.layers, states, strict=True):
             series, state = layer(series, series.shape[1], state)
             after.append(state)

@@ -1,0 +1,179 @@
+"""The encoder-forecaster: any grid, any horizon, persistence before training, nothing unused."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from cubecast.config import ModelConfig
+from cubecast.errors import UsageError
+from cubecast.nn import build_network
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "patches, two scales": {"hidden_channels": [3, 4], "patch": 2},
+    "single scale": {"hidden_channels": [3, 2], "patch": 2, "strides": [1, 1]},
+    "strides, no patches": {"hidden_channels": [3, 4, 2], "patch": 1, "strides": [2, 3, 1]},
+    "peephole channel": {"hidden_channels": [3], "patch": 2, "peephole": "channel"},
+    "peephole pixel": {"hidden_channels": [3, 2], "patch": 2, "peephole": "pixel", "grid": (7, 9)},
+    "gru after": {"hidden_channels": [3, 4], "patch": 2, "cell": "conv_gru"},
+    "gru before": {"hidden_channels": [3, 4], "patch": 2, "cell": "conv_gru", "reset": "before"},
+}
+
+
+def build(name: str, *, trained: bool = True, **changes: Any) -> nn.Module:
+    """A network of 2 outputs, another input, their masks and a static field, in float64."""
+    torch.manual_seed(4)
+    config = ModelConfig(**{**CONFIGS[name], **changes})
+    network = build_network(config, in_channels=7, out_channels=2, static_channels=1).double()
+    if trained:  # as if trained: no weight at its start value
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, std=0.3)
+    return network
+
+
+def frames_of(ny: int = 7, nx: int = 9, batch: int = 2, time: int = 3, channels: int = 7) -> Tensor:
+    frames = torch.randn(batch, time, channels, ny, nx, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
+    if channels == 7:
+        frames[:, :, 3:6] = (frames[:, :, 3:6] > -1).double()
+    return frames
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_untrained_residual_network_is_persistence(name: str, device: str) -> None:
+    network = build(name, trained=False).to(device)
+    frames = frames_of().to(device)
+    frames[:, :, 3:6] = 1.0
+    forecast = network(frames, 4)
+    torch.testing.assert_close(forecast, frames[:, -1:, :2].expand(-1, 4, -1, -1, -1), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_first_steps_do_not_depend_on_the_horizon(name: str, device: str) -> None:
+    network, frames = build(name).to(device), frames_of().to(device)
+    longest = network(frames, 6)
+    assert longest.shape == (2, 6, 2, 7, 9)
+    for horizon in (1, 2, 5):
+        torch.testing.assert_close(network(frames, horizon), longest[:, :horizon], rtol=0, atol=1e-12)
+    steps = longest.diff(dim=1).abs().amax(dim=(0, 2, 3, 4))
+    assert (steps > 1e-6).all()  # and they do differ from each other
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_parameter_receives_a_gradient(name: str, device: str) -> None:
+    network, frames = build(name).to(device), frames_of().to(device)
+    network(frames, 3).square().sum().backward()
+    for key, parameter in network.named_parameters():
+        assert parameter.grad is not None, key
+        assert (parameter.grad != 0).any(), key
+        if key != "encoder.0.cell.conv.weight":  # a mask that is 1 all over repeats a bias; all others are all used
+            assert (parameter.grad != 0).float().mean() > 0.9, key
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_first_training_step_leaves_persistence(name: str) -> None:
+    network, frames = build(name, trained=False), frames_of()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    before = network(frames, 3).detach()
+    for _ in range(2):  # the zero head first, everything behind it next
+        optimizer.zero_grad()
+        (network(frames, 3) - 1.0).square().mean().backward()
+        optimizer.step()
+    assert all((p.grad != 0).any() for p in network.parameters() if p.grad is not None)
+    assert not torch.allclose(network(frames, 3), before)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_sample_does_not_depend_on_its_batch(name: str, device: str) -> None:
+    network, frames = build(name).to(device), frames_of(batch=3).to(device)
+    torch.testing.assert_close(network(frames, 2)[1:2], network(frames[1:2], 2), rtol=0, atol=1e-12)
+
+
+@settings(max_examples=25, deadline=None)
+@given(ny=st.integers(1, 20), nx=st.integers(1, 20), time=st.integers(1, 3), horizon=st.integers(1, 3))
+def test_any_grid_is_padded_by_its_edge_and_cropped(ny: int, nx: int, time: int, horizon: int) -> None:
+    network = build("strides, no patches", patch=2)  # 2 x 2 x 3: multiples of 12
+    frames = frames_of(ny, nx, batch=1, time=time)
+    forecast = network(frames, horizon)
+    assert forecast.shape == (1, horizon, 2, ny, nx)
+    whole = F.pad(frames[0], (0, -nx % 12, 0, -ny % 12), mode="replicate")[None]
+    torch.testing.assert_close(forecast, network(whole, horizon)[..., :ny, :nx], rtol=0, atol=1e-12)
+
+
+def test_the_interior_moves_with_the_input(device: str) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(hidden_channels=[2, 2], patch=1, strides=[1, 2], mask_channel=False, residual=False)
+    network = build_network(config, in_channels=1, out_channels=1).double().to(device)
+    frames = frames_of(56, 56, batch=1, time=1, channels=1).to(device)
+    moved = torch.roll(frames, (2, -4), (3, 4))
+    expected = torch.roll(network(frames, 1), (2, -4), (3, 4))
+    middle = slice(20, 36)
+    torch.testing.assert_close(
+        network(moved, 1)[..., middle, middle], expected[..., middle, middle], rtol=0, atol=1e-13
+    )
+
+
+def test_a_uniform_field_gives_a_uniform_forecast_far_from_the_edge() -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(hidden_channels=[3, 3], patch=1, strides=[2, 2], mask_channel=False, residual=False)
+    network = build_network(config, in_channels=1, out_channels=1).double()
+    forecast = network(torch.ones(1, 2, 1, 96, 96, dtype=torch.float64), 1)[..., 44:52, 44:52]
+    torch.testing.assert_close(forecast, forecast[..., :1, :1].expand_as(forecast), rtol=0, atol=1e-12)
+
+
+def test_residual_starts_from_the_last_observed_value() -> None:
+    network = build("patches, two scales", trained=False)
+    frames = frames_of()
+    frames[:, 1, :2], frames[:, 1, 3:5] = 5.0, 1.0
+    frames[:, 2, :2], frames[:, 2, 3:5] = 0.0, 0.0  # the last frame is missing
+    assert (network(frames, 2) == 5.0).all()
+
+
+def test_without_residual_the_last_frame_is_not_added() -> None:
+    with_base, without = build("patches, two scales"), build("patches, two scales", residual=False)
+    without.load_state_dict(with_base.state_dict())
+    frames = frames_of()
+    frames[:, :, 3:6] = 1.0
+    torch.testing.assert_close(with_base(frames, 2) - without(frames, 2), frames[:, [-1, -1], :2], rtol=0, atol=1e-12)
+    fresh = build("patches, two scales", residual=False, trained=False)
+    assert fresh(frames, 1).abs().max() > 0
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_copies_and_saved_weights_compute_the_same(name: str) -> None:
+    network, frames = build(name), frames_of()
+    loaded = build(name, trained=False)
+    loaded.load_state_dict(network.state_dict())
+    expected = network(frames, 2)
+    for other in (copy.deepcopy(network), loaded):
+        torch.testing.assert_close(other(frames, 2), expected, rtol=0, atol=0)
+    with torch.no_grad():
+        silent = network(frames, 2)
+    assert not silent.requires_grad
+    torch.testing.assert_close(silent, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_bf16_autocast_stays_near_float32(name: str, device: str) -> None:
+    network, frames = build(name).float().to(device), frames_of().float().to(device)
+    exact = network(frames, 3)
+    with torch.autocast(device, torch.bfloat16):
+        rough = network(frames, 3)
+    rough.float().square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+    assert (rough.float() - exact).abs().mean() < 0.05 * exact.abs().mean()
+    assert not torch.equal(rough.float(), exact)
+
+
+def test_calls_that_do_not_fit_are_refused() -> None:
+    network = build("patches, two scales")
+    with pytest.raises(UsageError, match="horizon: found 0"):
+        network(frames_of(), 0)
+    with pytest.raises(UsageError, match="found 6 channels; allowed: 7"):
+        network(frames_of()[:, :, :6], 1)
+    with pytest.raises(UsageError, match=r"found \(9, 7\); allowed: \(7, 9\)"):
+        build("peephole pixel")(frames_of(9, 7), 1)
