@@ -23,6 +23,7 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'cubecast needs Python 3.11 or newer, found %d.%d: make PYTHON=python3.11' % sys.version_info[:2])"
 	$(PYTHON) -m venv .venv
+	@echo 'installing packages into .venv: a few minutes'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,tensorboard]'
 	@touch $@
 
