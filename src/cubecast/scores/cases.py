@@ -81,8 +81,8 @@ def verify_forecasts(
     weights = _place_weights(truth, area=area, region=region)
     first = next(iter(fields.values()))
     ref, lead, _ = names(forecast_dim(first))
-    pair = 16 * max(1, first.size // max(1, first.sizes[ref]))  # bytes of one case: forecast and truth in float64
-    size = max(1, BLOCK_BYTES // pair)
+    case = 64 * max(1, first.size // max(1, first.sizes[ref]))  # bytes: the sums take many arrays of a case's size
+    size = max(1, BLOCK_BYTES // case)
     parts = []
     for start in follow(range(0, first.sizes[ref], size), "verifying", -(-first.sizes[ref] // size), progress):
         chunk = {name: field.isel({ref: slice(start, start + size)}) for name, field in fields.items()}

@@ -117,7 +117,8 @@ def window_cells(window: int | str, cell: float | None) -> tuple[str, int]:
     """The label and the odd number of cells of an FSS window.
 
     Args:
-        window: cells (``5`` or ``"5"``), or a length such as ``"10km"``: the largest odd number of cells within it.
+        window: cells (``5`` or ``"5"``), or a length L such as ``"10km"``: 2 floor(L / (2 cell)) + 1 cells, that is
+            all whole cells within L / 2 to each side.
         cell: side of a cell in km, see `cell_km`.
 
     Raises:
