@@ -7,6 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import settings
+
+# A loaded machine is slow, not wrong.
+settings.register_profile("cubecast", deadline=None)
+settings.load_profile("cubecast")
 
 
 @pytest.fixture(scope="session")
