@@ -144,7 +144,7 @@ def test_many_forecasts_are_drawn_by_lead():
     figure = plot_series(cube, persistence(cube, reference=cube["time"].values[20:60], horizon=25))
     assert len(figure.axes) == 6
     labels = [line.get_label() for line in figure.axes[0].get_lines()]
-    assert labels == ["observed", "forecast 1 h ahead", "forecast 13 h ahead", "forecast 1.04 d ahead"]
+    assert labels == ["observed", "forecast 1 h ahead", "forecast 13 h ahead", "forecast 25 h ahead"]
     line = figure.axes[0].get_lines()[2]
     np.testing.assert_array_equal(line.get_xdata(), cube["time"].values[33:73])
     np.testing.assert_allclose(line.get_ydata(), cube.values[20:60, 0], rtol=1e-6)

@@ -20,9 +20,9 @@ from matplotlib.ticker import MaxNLocator
 
 from cubecast.cube import CHANNEL, select_channel, sequence_dim, space_dims
 from cubecast.errors import InputError, UsageError
-from cubecast.product import REALIZATION, forecast_dim, names
+from cubecast.product import REALIZATION, forecast_dim, lead_texts, names
 from cubecast.scores import SCORES, explain
-from cubecast.steps import MONTH_DAYS
+from cubecast.units import printed
 
 STRONG = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 """Colours of models, from Okabe & Ito (https://jfly.uni-koeln.de/color/): told apart by colour-blind readers."""
@@ -133,7 +133,7 @@ def plot_series(observed: xr.DataArray, forecast: xr.Dataset, *, variable: str |
         if station is not None:
             label = truth[station].values[i] if station in truth.coords else i
             ax.set_title(f"{station} {label}", loc="left", fontsize=11)
-        ax.set_ylabel(f"{name} ({_unit(str(truth.attrs.get('units', '1')))})")
+        ax.set_ylabel(f"{name} ({printed(str(truth.attrs.get('units', '1')))})")
     dim = sequence_dim(truth)
     unit = str(truth[dim].attrs.get("units", "")) if truth[dim].dtype.kind != "M" else ""
     axes[-1].set_xlabel(f"{dim} ({unit})" if unit else dim)
@@ -172,7 +172,7 @@ def _draw_score(ax: Axes, table: pd.DataFrame, column: str, styles: dict[str, di
         ax.set_ylim(0, min(1.02, ax.get_ylim()[1] * 1.02))
     elif score.power:
         ax.set_ylim(bottom=0)
-    unit = _unit(str(table["units"].iloc[0]))
+    unit = printed(str(table["units"].iloc[0]))
     event = _event(column.removeprefix(name), unit)
     ax.set_title(f"{score.label}{event}", fontsize=10.5, loc="left")
     power = {0: "", 1: unit, 2: f"({unit})²" if " " in unit else f"{unit}²"}[score.power]
@@ -205,39 +205,16 @@ def _draw_series(ax: Axes, truth: xr.DataArray, field: xr.DataArray) -> None:
                 x, y = np.concatenate([[start], x]), np.concatenate([last[:1], y])
             ax.plot(x, y, color=STRONG[0], lw=2, marker="o", ms=3, zorder=3, label="forecast" if i == 0 else None)
     else:
+        words = lead_texts(field[lead].values)
         for color, k in zip(STRONG, np.unique([0, (field.sizes[lead] - 1) // 2, field.sizes[lead] - 1]), strict=False):
             order = np.argsort(when[:, k])
-            label = f"forecast {_lead_text(field[lead].values[k])} ahead"
+            label = f"forecast {words[k]} ahead"
             ax.plot(when[order, k], field.values[order, k], color=color, lw=1.6, zorder=3, label=label)
     if np.issubdtype(times.dtype, np.datetime64):
         locator = AutoDateLocator()
         ax.xaxis.set_major_locator(locator)
         ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     _plain(ax)
-
-
-def _lead_text(lead: Any) -> str:
-    if not np.issubdtype(np.asarray(lead).dtype, np.timedelta64):
-        return f"{lead:g}"
-    seconds = float(lead / np.timedelta64(1, "ns")) / 1e9
-    months = seconds / 86400 / MONTH_DAYS
-    if months > 0.5 and abs(months - round(months)) < 1e-6:
-        return f"{months:.0f} month" + ("s" if months > 1.5 else "")
-    for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"
-
-
-def _unit(units: str) -> str:
-    """``mm h-1`` as ``mm h⁻¹`` and ``degC`` as ``°C``."""
-    if units == "degC":
-        return "°C"
-    powers = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-    words = units.split()
-    return " ".join(
-        w[: len(w.rstrip("-0123456789"))] + w[len(w.rstrip("-0123456789")) :].translate(powers) for w in words
-    )
 
 
 def _plain(ax: Axes) -> None:

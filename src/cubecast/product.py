@@ -16,7 +16,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from cubecast.cube import CHANNEL, channel_units, select_channel, sequence_dim, space_dims
-from cubecast.steps import Step
+from cubecast.steps import MONTH_DAYS, Step
 
 REALIZATION = "realization"
 
@@ -30,6 +30,19 @@ def forecast_dim(forecast: xr.Dataset | xr.DataArray) -> str:
     """The sequence dim that a forecast came from (``time`` in nearly all of them)."""
     prefix = "forecast_reference_"
     return next(str(d)[len(prefix) :] for d in forecast.dims if str(d).startswith(prefix))
+
+
+def lead_texts(leads: npt.NDArray[Any]) -> list[str]:
+    """Leads in words, all in the largest unit in which they are whole: ``30 min``, ``2 h``, ``1 d``, ``3 months``."""
+    if not np.issubdtype(leads.dtype, np.timedelta64):
+        return [f"{lead:g}" for lead in leads]
+    seconds = leads / np.timedelta64(1, "s")
+    months = seconds / 86400 / MONTH_DAYS
+    if (np.abs(months - np.rint(months)) < 1e-6).all():
+        return [f"{m:.0f} month" + ("s" if m > 1.5 else "") for m in months]
+    sizes = {"d": 86400.0, "h": 3600.0, "min": 60.0}
+    unit, size = next(((u, z) for u, z in sizes.items() if (seconds % z == 0).all()), ("s", 1.0))
+    return [f"{s / size:g} {unit}" for s in seconds]
 
 
 def build_forecast(

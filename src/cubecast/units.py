@@ -74,6 +74,15 @@ def same(a: str, b: str) -> bool:
     return canonical(a) == canonical(b)
 
 
+def printed(units: str) -> str:
+    """Units for people: ``mm h-1`` as ``mm h⁻¹``, ``degC`` as ``°C``."""
+    if canonical(units) == "degC":
+        return "°C"
+    powers = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    stems = [word.rstrip("-0123456789") for word in units.split()]
+    return " ".join(stem + word[len(stem) :].translate(powers) for stem, word in zip(stems, units.split(), strict=True))
+
+
 def is_rain_rate(units: str, standard_name: str = "") -> bool:
     """Whether values are rates of rain: by units that are used for hardly anything else, or by their CF name."""
     named = standard_name.endswith(("rate", "flux")) and any(part in standard_name for part in _RAIN_NAMES)
