@@ -152,8 +152,8 @@ class TrainingConfig(_Strict):
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "rain": {
         "data": {"crops_per_window": 6, "wet_bias": 0.5, "batch_size": 2, "flips": True},
-        "loss": {"kind": "balanced", "thresholds": [0.5, 2.0, 5.0, 10.0], "weights": [1.0, 1.5, 2.5, 4.0, 6.0]},
-        "training": {"learning_rate": 2e-3, "epochs": 14, "max_minutes": 15, "patience": None},
+        "loss": {"kind": "balanced", "thresholds": [0.1, 1.0, 5.0, 10.0], "weights": [1.0, 2.0, 3.0, 5.0, 8.0]},
+        "training": {"learning_rate": 2e-3, "epochs": 8, "max_minutes": 15, "patience": None},
     },
     "sst": {
         "task": {"history": 6, "horizon": 3},
