@@ -80,7 +80,7 @@ class Frames:
             out[done : done + len(run)] = self._read(file, run, window, (len(run), *out.shape[1:]))
             done += len(run)
         for axis, (place, part) in enumerate(zip(places, window, strict=True), start=1):
-            if len(place) != part.stop - part.start or (np.diff(place) < 0).any():
+            if not np.array_equal(place, np.arange(part.start, part.stop)):
                 out = out.take(place - part.start, axis=axis)
         return out.squeeze(axis=tuple(i for i, a in enumerate(at) if not a.ndim))
 

@@ -32,7 +32,7 @@ _PARAMETERS: dict[str, tuple[str, dict[str, str]]] = {
     ),
 }
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
-_FORMULA = re.compile(r"GEO\s*=\s*([-+.\deE]+)\s*\*\s*PV\s*([-+]\s*[.\deE]+)?")
+_FORMULA = re.compile(r"\s*GEO\s*=\s*([-+.\deE]+)\s*\*\s*PV\s*(?:\+?\s*([-+]?\s*[.\deE]+))?\s*")
 
 
 def is_knmi(file: netCDF4.Dataset) -> bool:
@@ -70,7 +70,7 @@ def read(path: str, name: str, key: Key) -> tuple[Array, Coding]:
     with LOCK, netCDF4.Dataset(path) as file:
         file.set_auto_maskandscale(False)
         calibration = file["image1"]["calibration"].__dict__
-        match = _FORMULA.search(str(calibration.get("calibration_formulas", "")))
+        match = _FORMULA.fullmatch(str(calibration.get("calibration_formulas", "")))
         if match is None:
             raise ValueError(f"calibration {calibration.get('calibration_formulas')!r}")
         missing = [calibration.get(f"calibration_{k}") for k in ("missing_data", "out_of_image")]

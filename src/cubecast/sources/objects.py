@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
@@ -16,8 +16,6 @@ from cubecast.sources.coding import Array, valid_limits
 from cubecast.sources.layout import rate_factors, sequence_attrs
 from cubecast.sources.times import Times, decode, keep_order, read_times
 from cubecast.sources.values import Limits, Meaning, interpret, warn_removed
-
-logger = logging.getLogger(__name__)
 
 
 def from_object(
@@ -72,8 +70,7 @@ def _cube(ds: xr.Dataset, name: str, where: str, chunks: Mapping[str, int] | Non
     if meaning.amount is not None:
         times = _times(ds, axes, find_period(ds, axes))
         factor = rate_factors(meaning.amount, [times], [where], name)[0]
-        cube = cube * xr.DataArray(factor.astype(cube.dtype), dims=axes.dim)
-        cube.attrs = attrs
+        cube = cube.copy(data=(cube * xr.DataArray(factor.astype(cube.dtype), dims=axes.dim)).data)
     cube = _cleaned(cube, meaning, variable, where)
     keep = keep_order(sequence)
     return cube if np.array_equal(keep, np.arange(len(sequence))) else cube.isel({axes.dim: keep})
@@ -113,20 +110,26 @@ def _cleaned(cube: xr.DataArray, meaning: Meaning, variable: xr.Variable, where:
         # half a step of slack: the decoded numbers are rounded
         low, high = (None if v is None else v * gain + offset + s * gain / 2 for v, s in ((low, -1), (high, 1)))
     declared = (-np.inf if low is None else low, np.inf if high is None else high)
-    return xr.apply_ufunc(
-        _clean,
-        cube,
-        kwargs={"declared": declared, "limits": meaning.limits, "name": meaning.name, "where": where},
-        dask="parallelized",
-        output_dtypes=[cube.dtype],
-        keep_attrs=True,
-    )
+    clean = _Cleaner(declared, meaning.limits, meaning.name, where)
+    return cube.copy(data=cube.data.map_blocks(clean, dtype=cube.dtype, meta=np.empty((0,) * cube.ndim, cube.dtype)))
 
 
-def _clean(values: Array, *, declared: tuple[float, float], limits: Limits, name: str, where: str) -> Array:
-    if declared != (-np.inf, np.inf):
-        values = np.where((values < declared[0]) | (values > declared[1]), values.dtype.type(np.nan), values)
-    values, removed = limits.apply(values)
-    if removed:
-        warn_removed(removed, name, where)
-    return values
+@dataclass(slots=True)
+class _Cleaner:
+    """Blocks of values without what is outside of the declared range or cannot be; says once what that was."""
+
+    declared: tuple[float, float]
+    limits: Limits
+    name: str
+    where: str
+    warned: bool = False
+
+    def __call__(self, values: Array) -> Array:
+        outside = (values < self.declared[0]) | (values > self.declared[1])
+        if outside.any():
+            values = np.where(outside, values.dtype.type(np.nan), values)
+        values, removed = self.limits.apply(values)
+        if removed and not self.warned:
+            self.warned = True
+            warn_removed(removed, self.name, self.where)
+        return values
