@@ -33,6 +33,15 @@ def test_missing_points_make_windows_smaller_and_do_not_count():
     assert _fss(forecast, observed, 3) == pytest.approx(1 - (1 / 4) / (2 * (1 / 4 + 1 / 9) + 1 / 4))
 
 
+def test_missing_points_are_no_events_below_zero_either():
+    shape = {"dims": DIMS, "coords": LEAD}
+    observed = xr.DataArray(np.array([[np.nan, -2.0, -2.0]])[None, None], **shape)
+    forecast = xr.DataArray(np.array([[0.0, -2.0, 0.0]])[None, None], **shape)
+    sums = statistics(forecast, observed, thresholds=(-1.0,), fss_windows={"w": 3})
+    assert sums["fss_difference"].item() == pytest.approx(2 * (1 / 2) ** 2)  # shares at 1, 2: 1/2, 1/2 and 0, 0
+    assert sums["fss_reference"].item() == pytest.approx(2 * (1 / 2) ** 2)
+
+
 def test_no_event_at_all_is_nan():
     assert np.isnan(_fss(np.zeros((3, 3)), np.zeros((3, 3)), 3))
     assert _fss(np.ones((3, 3)), np.zeros((3, 3)), 3) == 0
