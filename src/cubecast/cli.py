@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="cubecast",
-    help="Nowcast radar rain, sea-surface temperature and point series with recurrent networks.",
+    epilog="Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 wrong input, 4 output could not be written. "
+    "Start with 'cubecast demo', or 'cubecast info FILES' on your own data.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -33,15 +34,22 @@ app = typer.Typer(
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False)
 
-Files = Annotated[list[str], typer.Argument(help="netCDF files (or a quoted pattern), a Zarr store, or an fsspec URL.")]
-Variable = Annotated[
-    list[str] | None, typer.Option("--variable", help="Variable to read; repeat for several channels. [the only one]")
+Files = Annotated[
+    list[str],
+    typer.Argument(metavar="FILES...", help="netCDF files (or a quoted pattern), a Zarr store, or an fsspec URL."),
 ]
-Start = Annotated[str | None, typer.Option(help="Use data from this time on, for example 2017-01.")]
-End = Annotated[str | None, typer.Option(help="Use data up to this time, included, for example 2016-12.")]
-Model = Annotated[Path, typer.Option(help="Folder that 'cubecast train' wrote.")]
+Variable = Annotated[
+    list[str] | None,
+    typer.Option("--variable", metavar="NAME", help="Variable to read; repeat for several channels. [the only one]"),
+]
+Start = Annotated[str | None, typer.Option(metavar="TIME", help="Use data from this time on, for example 2017-01.")]
+End = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Use data up to this time, included, for example 2016-12.")
+]
+Model = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder that 'cubecast train' wrote.")]
 StaticFile = Annotated[
-    str | None, typer.Option("--static", help="netCDF file of static fields on the same grid (height, land mask).")
+    str | None,
+    typer.Option("--static", metavar="FILE", help="netCDF file of static fields on the same grid (height, land mask)."),
 ]
 
 
@@ -50,13 +58,13 @@ def settings(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
 ) -> None:
-    """Nowcast radar rain, sea-surface temperature and point series with recurrent networks.
-
-    Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 wrong input, 4 output could not be written.
-    """
+    """Nowcast radar rain, sea-surface temperature and point series with recurrent networks."""
     level = logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING
     logger = logging.getLogger("cubecast")
-    logger.handlers[:] = [RichHandler(console=err, show_path=False, rich_tracebacks=False)]
+    plain = logging.StreamHandler()
+    plain.setFormatter(logging.Formatter("cubecast: %(levelname)s: %(message)s"))
+    # On a terminal rich keeps log lines and progress bars apart; elsewhere a record is one line.
+    logger.handlers[:] = [RichHandler(console=err, show_path=False) if err.is_terminal else plain]
     logger.setLevel(level)
 
 
@@ -83,18 +91,19 @@ def info(
         typer.echo(json.dumps(found, indent=1))
         return
     for values in found:
-        table = Table.grid(padding=(0, 2))
+        width = max(len(name) for name in values)
         for name, value in values.items():
-            table.add_row(name, str(value))
-        out.print(table)
+            typer.echo(f"{name:<{width}}  {value}")
 
 
 @app.command(name="train")
 def train_command(
     files: Files,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the trained model.")],
-    config: Annotated[Path | None, typer.Option(help="YAML file with settings, as in config.yaml of a model.")] = None,
-    preset: Annotated[str, typer.Option(help="Defaults for: auto, rain, sst, series.")] = "auto",
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the trained model.")],
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML file with settings, as in config.yaml of a model.")
+    ] = None,
+    preset: Annotated[str, typer.Option(metavar="NAME", help="Defaults for: auto, rain, sst, series.")] = "auto",
     history: Annotated[int | None, typer.Option(min=1, help="Frames the model sees.")] = None,
     horizon: Annotated[int | None, typer.Option(min=1, help="Frames it is trained to forecast.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Most passes over the training windows.")] = None,
@@ -105,7 +114,8 @@ def train_command(
         typer.Option("--set", metavar="NAME=VALUE", help="Any setting of config.yaml, e.g. hidden_channels=[64,64]."),
     ] = None,
     validation: Annotated[
-        list[str] | None, typer.Option(help="Files to validate on; repeat. [the end of each cube's time axis]")
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Files to validate on; repeat. [the end of each cube's time axis]"),
     ] = None,
     variable: Variable = None,
     start: Start = None,
@@ -136,9 +146,12 @@ def train_command(
 def forecast(
     files: Files,
     model: Model,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Forecast file to write: .nc or .zarr.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Forecast file to write: .nc or .zarr.")
+    ],
     at: Annotated[
-        list[str] | None, typer.Option(help="Time of the last frame to use; repeat for several. [the last frame]")
+        list[str] | None,
+        typer.Option(metavar="TIME", help="Time of the last frame to use; repeat for several. [the last frame]"),
     ] = None,
     every: Annotated[
         int | None, typer.Option(min=1, help="Instead of --at: after every Nth frame that has a history.")
@@ -168,14 +181,21 @@ def forecast(
 def verify_command(
     files: Files,
     model: Model,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for scores.csv and scores.png.")],
-    baselines: Annotated[str, typer.Option(help="Comma-separated, or 'auto': all that fit the data.")] = "auto",
-    start: Annotated[str | None, typer.Option(help="First valid time that counts.")] = None,
-    end: Annotated[str | None, typer.Option(help="Last valid time that counts.")] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for scores.csv and scores.png.")
+    ],
+    baselines: Annotated[
+        str, typer.Option(metavar="NAMES", help="Comma-separated, or 'auto': all that fit the data.")
+    ] = "auto",
+    start: Annotated[str | None, typer.Option(metavar="TIME", help="First valid time that counts.")] = None,
+    end: Annotated[str | None, typer.Option(metavar="TIME", help="Last valid time that counts.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Use every Nth possible reference time.")] = 1,
     horizon: Annotated[int | None, typer.Option(min=1, help="Frames to forecast. [as trained]")] = None,
     thresholds: Annotated[
-        str | None, typer.Option(help="For POD, FAR, CSI and FSS, comma-separated. [rain: 0.1,1,5 mm/h; else none]")
+        str | None,
+        typer.Option(
+            metavar="NUMBERS", help="For POD, FAR, CSI and FSS, comma-separated. [rain: 0.1,1,5 mm/h; else none]"
+        ),
     ] = None,
     region: Annotated[
         list[str] | None, typer.Option(metavar="DIM=FROM:TO", help="Keep this range, e.g. lat=-60:60; repeat.")
@@ -187,11 +207,13 @@ def verify_command(
     static: StaticFile = None,
 ) -> None:
     """Score a model beside its baselines on the same cases and pixels, by lead time."""
+    from cubecast.atomic import make_folder
     from cubecast.charts import plot_scores
     from cubecast.maps import save_figure
     from cubecast.nowcaster import Nowcaster
     from cubecast.verify import verify, write_scores
 
+    _check_folder(output)
     loaded = Nowcaster.load(model)
     cube = _open_one(files, variable)
     table = verify(
@@ -202,13 +224,13 @@ def verify_command(
         end=end,
         every=every,
         horizon=horizon,
-        thresholds=None if thresholds is None else [float(t) for t in thresholds.split(",") if t],
+        thresholds=None if thresholds is None else _numbers("--thresholds", thresholds),
         region=dict(_range(r) for r in region or []),
         never_below=never_below,
         static=_static(static, [cube], one=True),
         progress=bar,
     )
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     write_scores(table, output / "scores.csv")
     save_figure(plot_scores(table), output / "scores.png")
     print_scores(table)
@@ -216,13 +238,15 @@ def verify_command(
 
 @app.command(name="map")
 def map_command(
-    nowcast: Annotated[Path, typer.Argument(help="A forecast that 'cubecast forecast' wrote.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")],
+    nowcast: Annotated[Path, typer.Argument(metavar="NOWCAST", help="A forecast that 'cubecast forecast' wrote.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the pictures.")],
     observed: Annotated[
-        list[str] | None, typer.Option(help="Observed frames to set beside the forecast; repeat or quote a pattern.")
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Observed frames to set beside the forecast; repeat or quote a pattern."),
     ] = None,
     animation: Annotated[
-        list[str] | None, typer.Option(help="Also an animation of each forecast: gif, mp4 or html; repeat.")
+        list[str] | None,
+        typer.Option(metavar="KIND", help="Also an animation of each forecast: gif, mp4 or html; repeat."),
     ] = None,
     variable: Variable = None,
     coastline: Annotated[
@@ -242,7 +266,9 @@ def map_command(
 
 @app.command(name="demo")
 def demo_command(
-    out_folder: Annotated[Path, typer.Option("--out", help="Folder for everything the demo writes.")] = Path("demo"),
+    out_folder: Annotated[
+        Path, typer.Option("--out", metavar="FOLDER", help="Folder for everything the demo writes.")
+    ] = Path("demo"),
     minutes: Annotated[float, typer.Option(help="Training time at most.")] = 3.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the generated rain and of the training.")] = 0,
 ) -> None:
@@ -308,6 +334,13 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
     return values
 
 
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",") if part]
+    except ValueError:
+        raise UsageError(option, found=repr(text), allowed="comma-separated numbers, for example 0.1,1,5") from None
+
+
 def _range(text: str) -> tuple[str, tuple[float, float]]:
     match = re.fullmatch(r"(\w+)=([^:]+):([^:]+)", text)
     try:
@@ -330,10 +363,15 @@ def _time(text: str, cube: xr.DataArray) -> Any:
         raise UsageError("--at", found=repr(text), allowed=allowed) from None
 
 
+def _check_folder(folder: Path) -> None:
+    """Say before the work, not after it, that its results have no place."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"cannot write {folder}", found="a file", allowed="a folder, or a new name")
+
+
 def _check_new_folder(folder: Path, resume: bool) -> None:
     """Training must not mix with what another run left."""
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"cannot write {folder}", found="a file", allowed="a new folder")
+    _check_folder(folder)
     if not resume and folder.is_dir() and any(folder.iterdir()):
         raise OutputError(
             f"folder {folder} is not empty",
