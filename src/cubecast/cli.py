@@ -5,22 +5,37 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import track
 from rich.table import Table
 
-from cubecast.errors import OutputError, UsageError
+from cubecast.arguments import (
+    End,
+    Files,
+    Model,
+    Start,
+    StaticFile,
+    Variable,
+    bar,
+    check_folder,
+    check_new_folder,
+    err,
+    open_all,
+    open_one,
+    open_static_fields,
+    read_numbers,
+    read_range,
+    read_settings,
+    read_time,
+)
+from cubecast.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
-    import xarray as xr
 
 app = typer.Typer(
     name="cubecast",
@@ -32,25 +47,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False)
-
-Files = Annotated[
-    list[str],
-    typer.Argument(metavar="FILES...", help="netCDF files (or a quoted pattern), a Zarr store, or an fsspec URL."),
-]
-Variable = Annotated[
-    list[str] | None,
-    typer.Option("--variable", metavar="NAME", help="Variable to read; repeat for several channels. [the only one]"),
-]
-Start = Annotated[str | None, typer.Option(metavar="TIME", help="Use data from this time on, for example 2017-01.")]
-End = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Use data up to this time, included, for example 2016-12.")
-]
-Model = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder that 'cubecast train' wrote.")]
-StaticFile = Annotated[
-    str | None,
-    typer.Option("--static", metavar="FILE", help="netCDF file of static fields on the same grid (height, land mask)."),
-]
 
 
 @app.callback()
@@ -68,11 +64,6 @@ def settings(
     logger.setLevel(level)
 
 
-def bar(items: Iterable[Any], description: str, total: int | None) -> Iterable[Any]:
-    """A progress bar on stderr; silent where stderr is not a terminal."""
-    return track(items, description, total=total, console=err, disable=not err.is_terminal)
-
-
 @app.command()
 def info(
     files: Files,
@@ -86,7 +77,7 @@ def info(
     """Say what is in the files: dims, step, gaps, units, CRS, wet and missing fractions, number of windows."""
     from cubecast.info import describe
 
-    found = [describe(c, history=history, horizon=horizon, progress=bar) for c in _open(files, variable, start, end)]
+    found = [describe(c, history=history, horizon=horizon, progress=bar) for c in open_all(files, variable, start, end)]
     if as_json:
         typer.echo(json.dumps(found, indent=1))
         return
@@ -128,14 +119,14 @@ def train_command(
     from cubecast.config import Config
     from cubecast.nowcaster import Nowcaster
 
-    cubes = _open(files, variable, start, end)
+    cubes = open_all(files, variable, start, end)
     single = {"history": history, "horizon": horizon, "epochs": epochs, "max_minutes": max_minutes, "seed": seed}
-    overrides = {k: v for k, v in single.items() if v is not None} | _settings(set_ or [])
+    overrides = {k: v for k, v in single.items() if v is not None} | read_settings(set_ or [])
     kind = preset_for(cubes[0]) if preset == "auto" else preset
     model = Nowcaster(Config.read(config, kind, **overrides) if config else Config.preset(kind, **overrides))
-    _check_new_folder(output, resume)
-    checked = _open(validation, variable, None, None) if validation else None
-    fields = _static(static, cubes + (checked or []))
+    check_new_folder(output, resume)
+    checked = open_all(validation, variable, None, None) if validation else None
+    fields = open_static_fields(static, cubes + (checked or []))
     model.fit(cubes, validation=checked, static=fields, directory=output, resume=resume, progress=bar)
     model.save(output)
     best = min(model.log, key=lambda row: row["validation_loss"])
@@ -168,11 +159,13 @@ def forecast(
     if at and every:
         raise UsageError("reference times", found="both --at and --every", allowed="one of them")
     loaded = Nowcaster.load(model)
-    cube = _open_one(files, variable)
-    times: Any = [_time(t, cube) for t in at] if at else None
+    cube = open_one(files, variable)
+    times: Any = [read_time(t, cube) for t in at] if at else None
     if every:
         times = possible_references(cube, history=loaded.config.task.history)[::every]
-    result = loaded.predict(cube, at=times, horizon=horizon, static=_static(static, [cube], one=True), progress=bar)
+    result = loaded.predict(
+        cube, at=times, horizon=horizon, static=open_static_fields(static, [cube], one=True), progress=bar
+    )
     write_forecast(result, output)
     typer.echo(str(output))
 
@@ -213,9 +206,9 @@ def verify_command(
     from cubecast.nowcaster import Nowcaster
     from cubecast.verify import verify, write_scores
 
-    _check_folder(output)
+    check_folder(output)
     loaded = Nowcaster.load(model)
-    cube = _open_one(files, variable)
+    cube = open_one(files, variable)
     table = verify(
         cube,
         loaded,
@@ -224,10 +217,10 @@ def verify_command(
         end=end,
         every=every,
         horizon=horizon,
-        thresholds=None if thresholds is None else _numbers("--thresholds", thresholds),
-        region=dict(_range(r) for r in region or []),
+        thresholds=None if thresholds is None else read_numbers("--thresholds", thresholds),
+        region=dict(read_range(r) for r in region or []),
         never_below=never_below,
-        static=_static(static, [cube], one=True),
+        static=open_static_fields(static, [cube], one=True),
         progress=bar,
     )
     make_folder(output)
@@ -257,7 +250,7 @@ def map_command(
     from cubecast.maps import draw_maps
     from cubecast.write import read_forecast
 
-    cube = _open_one(observed, variable) if observed else None
+    cube = open_one(observed, variable) if observed else None
     found = read_forecast(nowcast)
     paths = draw_maps(found, output, cube=cube, animations=animation or [], coastline=coastline, progress=bar)
     for path in paths:
@@ -294,87 +287,3 @@ def print_scores(table: pd.DataFrame) -> None:
     out.print(printed)
     for line in compare(table):
         typer.echo(line)
-
-
-def _open(files: list[str], variable: list[str] | None, start: str | None, end: str | None) -> list[xr.DataArray]:
-    from cubecast.sources import open_cubes
-
-    chosen = variable[0] if variable and len(variable) == 1 else variable
-    source = files[0] if len(files) == 1 else files
-    return open_cubes(source, variable=chosen, start=start, end=end, progress=bar)
-
-
-def _open_one(files: list[str], variable: list[str] | None) -> xr.DataArray:
-    from cubecast.sources import open_cube
-
-    chosen = variable[0] if variable and len(variable) == 1 else variable
-    return open_cube(files[0] if len(files) == 1 else files, variable=chosen, progress=bar)
-
-
-def _static(path: str | None, cubes: list[xr.DataArray], one: bool = False) -> Any:
-    if path is None:
-        return None
-    from cubecast.sources import open_static
-
-    field = open_static(path)
-    return field if one else [field for _ in cubes]
-
-
-def _settings(pairs: list[str]) -> dict[str, Any]:
-    """NAME=VALUE pairs, the values read as YAML."""
-    values = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise UsageError("--set", found=repr(pair), allowed="NAME=VALUE")
-        try:
-            values[name.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UsageError(f"--set {name}", found=repr(text), allowed="a number, a word or a [list]") from None
-    return values
-
-
-def _numbers(option: str, text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",") if part]
-    except ValueError:
-        raise UsageError(option, found=repr(text), allowed="comma-separated numbers, for example 0.1,1,5") from None
-
-
-def _range(text: str) -> tuple[str, tuple[float, float]]:
-    match = re.fullmatch(r"(\w+)=([^:]+):([^:]+)", text)
-    try:
-        if match is None:
-            raise ValueError
-        return match[1], (float(match[2]), float(match[3]))
-    except ValueError:
-        raise UsageError("--region", found=repr(text), allowed="DIM=FROM:TO, for example lat=-60:60") from None
-
-
-def _time(text: str, cube: xr.DataArray) -> Any:
-    """A reference on the command line: a time, or a number for another sequence such as depth."""
-    import numpy as np
-
-    kind = cube[cube.dims[0]].dtype.kind
-    try:
-        return np.datetime64(text.removesuffix("Z"), "ns") if kind == "M" else float(text)
-    except ValueError:
-        allowed = "a time such as 2017-05-09T12:30" if kind == "M" else "a number"
-        raise UsageError("--at", found=repr(text), allowed=allowed) from None
-
-
-def _check_folder(folder: Path) -> None:
-    """Say before the work, not after it, that its results have no place."""
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"cannot write {folder}", found="a file", allowed="a folder, or a new name")
-
-
-def _check_new_folder(folder: Path, resume: bool) -> None:
-    """Training must not mix with what another run left."""
-    _check_folder(folder)
-    if not resume and folder.is_dir() and any(folder.iterdir()):
-        raise OutputError(
-            f"folder {folder} is not empty",
-            found=", ".join(sorted(p.name for p in folder.iterdir())[:3]),
-            remedy="choose another with -o, or pass --resume to go on",
-        )

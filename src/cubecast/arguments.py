@@ -1,0 +1,127 @@
+"""What the command line takes: options that commands share, and from their text to cubes, times and numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.progress import track
+
+from cubecast.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+err = Console(stderr=True, highlight=False)
+
+Files = Annotated[
+    list[str],
+    typer.Argument(metavar="FILES", help="netCDF files (or a quoted pattern), a Zarr store, or an fsspec URL."),
+]
+Variable = Annotated[
+    list[str] | None,
+    typer.Option("--variable", metavar="NAME", help="Variable to read; repeat for several channels. [the only one]"),
+]
+Start = Annotated[str | None, typer.Option(metavar="TIME", help="Use data from this time on, for example 2017-01.")]
+End = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Use data up to this time, included, for example 2016-12.")
+]
+Model = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder that 'cubecast train' wrote.")]
+StaticFile = Annotated[
+    str | None,
+    typer.Option("--static", metavar="FILE", help="netCDF file of static fields on the same grid (height, land mask)."),
+]
+
+
+def bar(items: Iterable[Any], description: str, total: int | None) -> Iterable[Any]:
+    """A progress bar on stderr; silent where stderr is not a terminal."""
+    return track(items, description, total=total, console=err, disable=not err.is_terminal)
+
+
+def open_all(files: list[str], variable: list[str] | None, start: str | None, end: str | None) -> list[xr.DataArray]:
+    from cubecast.sources import open_cubes
+
+    chosen = variable[0] if variable and len(variable) == 1 else variable
+    source = files[0] if len(files) == 1 else files
+    return open_cubes(source, variable=chosen, start=start, end=end, progress=bar)
+
+
+def open_one(files: list[str], variable: list[str] | None) -> xr.DataArray:
+    from cubecast.sources import open_cube
+
+    chosen = variable[0] if variable and len(variable) == 1 else variable
+    return open_cube(files[0] if len(files) == 1 else files, variable=chosen, progress=bar)
+
+
+def open_static_fields(path: str | None, cubes: list[xr.DataArray], one: bool = False) -> Any:
+    if path is None:
+        return None
+    from cubecast.sources import open_static
+
+    field = open_static(path)
+    return field if one else [field for _ in cubes]
+
+
+def read_settings(pairs: list[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs, the values read as YAML."""
+    values = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise UsageError("--set", found=repr(pair), allowed="NAME=VALUE")
+        try:
+            values[name.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UsageError(f"--set {name}", found=repr(text), allowed="a number, a word or a [list]") from None
+    return values
+
+
+def read_numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",") if part]
+    except ValueError:
+        raise UsageError(option, found=repr(text), allowed="comma-separated numbers, for example 0.1,1,5") from None
+
+
+def read_range(text: str) -> tuple[str, tuple[float, float]]:
+    match = re.fullmatch(r"(\w+)=([^:]+):([^:]+)", text)
+    try:
+        if match is None:
+            raise ValueError
+        return match[1], (float(match[2]), float(match[3]))
+    except ValueError:
+        raise UsageError("--region", found=repr(text), allowed="DIM=FROM:TO, for example lat=-60:60") from None
+
+
+def read_time(text: str, cube: xr.DataArray) -> Any:
+    """A reference on the command line: a time, or a number for another sequence such as depth."""
+    import numpy as np
+
+    kind = cube[cube.dims[0]].dtype.kind
+    try:
+        return np.datetime64(text.removesuffix("Z"), "ns") if kind == "M" else float(text)
+    except ValueError:
+        allowed = "a time such as 2017-05-09T12:30" if kind == "M" else "a number"
+        raise UsageError("--at", found=repr(text), allowed=allowed) from None
+
+
+def check_folder(folder: Path) -> None:
+    """Say before the work, not after it, that its results have no place."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"cannot write {folder}", found="a file", allowed="a folder, or a new name")
+
+
+def check_new_folder(folder: Path, resume: bool) -> None:
+    """Training must not mix with what another run left."""
+    check_folder(folder)
+    if not resume and folder.is_dir() and any(folder.iterdir()):
+        raise OutputError(
+            f"folder {folder} is not empty",
+            found=", ".join(sorted(p.name for p in folder.iterdir())[:3]),
+            remedy="choose another with -o, or pass --resume to go on",
+        )
