@@ -89,10 +89,23 @@ def test_a_table_from_csv_draws_the_same(table, tmp_path):
 
 def test_unknown_scores_are_refused(table):
     for wanted in (["skill"], [], ["lead_time", "nothing"]):
-        with pytest.raises(UsageError, match=r"scores to draw: found .*allowed: 1 to 12 of mse, rmse"):
+        with pytest.raises(UsageError, match=r"scores to draw: found .*allowed: 1 to 24 panels of mse, rmse"):
             plot_scores(table, scores=wanted)
     with pytest.raises(UsageError, match="unknown score: found lead_step"):
         plot_scores(table, scores=["lead_step"])
+
+
+def test_each_variable_has_its_own_panels(table):
+    both = pd.concat([table.assign(variable="rain"), table.assign(variable="snow", units="K", mse=table["mse"] * 2)])
+    figure = plot_scores(both, scores=["mse"])
+    assert [ax._left_title.get_text() for ax in figure.axes] == ["rain mean squared error", "snow mean squared error"]
+    rain, snow = (ax.get_lines()[0].get_ydata() for ax in figure.axes)
+    np.testing.assert_array_equal(snow, 2 * rain)
+    assert "K²  (lower is better)" in _texts(figure)
+    many = pd.concat([table.assign(variable=v) for v in "abcd"])
+    assert len(plot_scores(many).axes) == 24
+    with pytest.raises(UsageError, match="1 to 24 panels"):
+        plot_scores(many, scores=["mse"] * 7)
 
 
 def test_figures_are_unknown_to_pyplot(table):

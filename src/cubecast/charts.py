@@ -29,7 +29,7 @@ STRONG = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 GREYS = ("#333333", "#6b6b6b", "#8c8c8c", "#a6a6a6")
 DASHES = ((5, 2), (1, 1.5), (7, 2, 1, 2), (3, 1.5))
 MARKERS = ("s", "^", "D", "v", "P", "X")
-_PANELS = 12
+_PANELS = 24
 _TRAJECTORIES = 12
 _STATIONS = 6
 
@@ -43,26 +43,34 @@ def plot_scores(
     score where better is neither higher nor lower.
 
     Args:
-        table: as `scores.to_table` makes it or its CSV holds it.
-        scores: columns to draw, at most 12; None: with thresholds MSE, bias and every CSI and FSS, else RMSE, MAE,
-            bias and correlation.
+        table: as `scores.to_table` makes it or its CSV holds it; with a column ``variable``, each has its own panels.
+        scores: columns to draw, at most 24 panels; None: with thresholds MSE, bias and every CSI and FSS (the first
+            24 of them), else RMSE, MAE, bias and correlation.
         models: the systems to draw as models.
 
     Raises:
         UsageError: an unknown score, or none to draw.
     """
-    wanted = list(scores) if scores is not None else _main_scores(table)
-    if not wanted or len(wanted) > _PANELS or not all(c in table for c in wanted):
+    parts = dict(list(table.groupby("variable", sort=False))) if "variable" in table else {"": table}
+    panels = [
+        (part, str(name) if len(parts) > 1 else "", column)
+        for name, part in parts.items()
+        for column in (scores if scores is not None else _main_scores(part))
+    ]
+    panels = panels if scores is not None else panels[:_PANELS]
+    if not panels or len(panels) > _PANELS or not all(column in part for part, _, column in panels):
         known = [c for c in table.columns if any(c == s or c.startswith(f"{s}_") for s in SCORES)]
-        raise UsageError("scores to draw", found=wanted, allowed=f"1 to {_PANELS} of {', '.join(known)}")
-    across = min(len(wanted), 4 if len(wanted) > 6 or len(wanted) == 4 else 3)
-    down = -(-len(wanted) // across)
+        raise UsageError(
+            "scores to draw", found=[c for *_, c in panels], allowed=f"1 to {_PANELS} panels of {', '.join(known)}"
+        )
+    across = min(len(panels), 4 if len(panels) > 6 or len(panels) == 4 else 3)
+    down = -(-len(panels) // across)
     figure = Figure(figsize=(12, 0.9 + 3.1 * down), layout="constrained")
     axes = list(figure.subplots(down, across, squeeze=False).flat)
     styles = _styles(list(dict.fromkeys(table["system"])), models)
-    for ax, column in zip(axes, wanted, strict=False):
-        _draw_score(ax, table, column, styles)
-    for ax in axes[len(wanted) :]:
+    for ax, (part, name, column) in zip(axes, panels, strict=False):
+        _draw_score(ax, part, column, styles, variable=name)
+    for ax in axes[len(panels) :]:
         ax.set_axis_off()
     figure.supxlabel(f"lead time ({table['lead_units'].iloc[0]})", fontsize=11)
     handles, labels = axes[0].get_legend_handles_labels()
@@ -145,7 +153,7 @@ def plot_series(observed: xr.DataArray, forecast: xr.Dataset, *, variable: str |
 def _main_scores(table: pd.DataFrame) -> list[str]:
     events = [c for c in table.columns.astype(str) if c.startswith(("csi_", "fss_")) and table[c].notna().any()]
     chosen = ["mse", "bias", *events] if events else ["rmse", "mae", "bias", "corr"]
-    return [c for c in chosen if c in table][:_PANELS]
+    return [c for c in chosen if c in table]
 
 
 def _styles(systems: Sequence[str], models: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -161,7 +169,9 @@ def _styles(systems: Sequence[str], models: Sequence[str]) -> dict[str, dict[str
     return styles
 
 
-def _draw_score(ax: Axes, table: pd.DataFrame, column: str, styles: dict[str, dict[str, Any]]) -> None:
+def _draw_score(
+    ax: Axes, table: pd.DataFrame, column: str, styles: dict[str, dict[str, Any]], *, variable: str
+) -> None:
     name, score = explain(column)
     for system, style in styles.items():
         rows = table[table["system"] == system].sort_values("lead_time")
@@ -174,7 +184,7 @@ def _draw_score(ax: Axes, table: pd.DataFrame, column: str, styles: dict[str, di
         ax.set_ylim(bottom=0)
     unit = printed(str(table["units"].iloc[0]))
     event = _event(column.removeprefix(name), unit)
-    ax.set_title(f"{score.label}{event}", fontsize=10.5, loc="left")
+    ax.set_title(f"{variable} {score.label}{event}".strip(), fontsize=10.5, loc="left")
     power = {0: "", 1: unit, 2: f"({unit})²" if " " in unit else f"{unit}²"}[score.power]
     ax.set_ylabel(f"{power}  ({score.better})" if power else score.better, fontsize=9.5)
     whole = bool((table["lead_time"] % 1 == 0).all())
