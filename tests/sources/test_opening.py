@@ -12,6 +12,7 @@ import xarray as xr
 from cubecast.cube import CHANNEL, channel_names, channel_units, check_cube, select_channel
 from cubecast.errors import InputError, UsageError
 from cubecast.sources import open_cube, open_cubes, open_static
+from cubecast.write import write_cube
 
 HOURS = "hours since 2020-01-01"
 
@@ -76,6 +77,18 @@ def test_nothing_there(source: object, tmp_path: Path, monkeypatch: pytest.Monke
 def test_what_is_no_source(source: object) -> None:
     with pytest.raises(UsageError, match="cannot open a cube"):
         open_cube(source)
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_what_was_written_opens_as_it_was(tmp_path: Path, rain, suffix: str) -> None:
+    cube = rain(8, missing=[3])
+    write_cube(cube, tmp_path / f"a{suffix}")
+    again = open_cube(tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(again.values, cube.values)
+    np.testing.assert_array_equal(again.time.values, cube.time.values)
+    np.testing.assert_array_equal(again.y.values, cube.y.values)
+    assert again.name == cube.name
+    assert cube.attrs.items() <= again.attrs.items()
 
 
 # ---------------------------------------------------------------------------------------------- which variable
