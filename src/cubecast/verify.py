@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from cubecast.forecast import possible_references
 from cubecast.nowcaster import Nowcaster
 from cubecast.progress import Progress, follow
 from cubecast.scores import SCORES, explain, pool, to_table, verify_forecasts
+
+log = logging.getLogger(__name__)
 
 MODEL = "model"
 BASELINES: dict[str, Callable[..., xr.Dataset]] = {
@@ -55,7 +58,8 @@ def verify(
     Args:
         cube: the observations; history comes from them too, and may lie before ``start``.
         model: a trained model.
-        baselines: names in `BASELINES`; None: persistence, and those with a climatology for monthly data.
+        baselines: names in `BASELINES`; None: persistence, or for monthly data the three with a climatology, where
+            persistence is that of the anomaly.
         start, end: first and last valid time that count (both included; ``"2017"`` is the whole year).
         every: use every n-th possible reference time.
         horizon: leads; None: as many as the model was trained for.
@@ -102,21 +106,20 @@ def write_scores(table: pd.DataFrame, path: str | Path) -> None:
         temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
-def compare(table: pd.DataFrame, *, against: str = "persistence") -> list[str]:
-    """One sentence for each main score: by how much the model is ahead of a baseline, over the leads."""
+def compare(table: pd.DataFrame) -> list[str]:
+    """A sentence for each baseline and main score: at how many leads, and by how much, the model is ahead."""
     lines = []
     for score in [c for c in table.columns if c == "mse" or c.startswith("csi_")]:
         wide = table.pivot_table(index="lead_step", columns="system", values=score)
-        if against not in wide or MODEL not in wide:
-            continue
-        model, base = wide[MODEL], wide[against]
-        gain = 100 * (model / base - 1)
         lower = SCORES[explain(score)[0]].better.startswith("lower")
-        ahead = int(((model < base) if lower else (model > base)).sum())
-        lines.append(
-            f"{score}: {MODEL} ahead of {against} at {ahead} of {len(wide)} leads "
-            f"({gain.iloc[0]:+.0f} % at the first, {gain.iloc[-1]:+.0f} % at the last)"
-        )
+        for against in [s for s in table["system"].unique() if s != MODEL and s in wide]:
+            model, base = wide[MODEL], wide[against]
+            gain = 100 * (model / base - 1)
+            ahead = int(((model < base) if lower else (model > base)).sum())
+            lines.append(
+                f"{score}: {MODEL} ahead of {against} at {ahead} of {len(wide)} leads "
+                f"({gain.iloc[0]:+.0f} % at the first, {gain.iloc[-1]:+.0f} % at the last)"
+            )
     return lines
 
 
@@ -155,21 +158,18 @@ def _baselines(
     unknown = [name for name in wanted or () if name not in BASELINES]
     if unknown:
         raise UsageError("baselines", found=", ".join(unknown), allowed=", ".join(BASELINES))
-    names = list(BASELINES) if wanted is None else list(dict.fromkeys(wanted))
-    climate: Climate | None = None
-    if any(name != "persistence" for name in names) and (wanted is not None or cube_step(cube).kind == "months"):
-        try:
-            climate = fit_climate(_before(cube, model, start), leads=horizon)
-        except CubecastError:
-            if wanted is not None:
-                raise
-    makers = {}
-    for name in names:
-        if name == "persistence":
-            makers[name] = persistence
-        elif climate is not None:
-            makers[name] = _with(BASELINES[name], climate)
-    return makers
+    monthly = cube_step(cube).kind == "months"
+    names = list(BASELINES)[1:] if wanted is None and monthly else wanted or ["persistence"]
+    if set(names) == {"persistence"}:
+        return {"persistence": persistence}
+    try:
+        climate = fit_climate(_before(cube, model, start), leads=horizon)
+    except CubecastError as error:
+        if wanted is not None:
+            raise
+        log.warning("no climatology for the baselines: %s", error)
+        return {"persistence": persistence}
+    return {n: persistence if n == "persistence" else _with(BASELINES[n], climate) for n in dict.fromkeys(names)}
 
 
 def _with(make: Callable[..., xr.Dataset], climate: Climate) -> Callable[..., xr.Dataset]:
