@@ -38,6 +38,16 @@ StaticFile = Annotated[
 ]
 
 
+Baselines = Annotated[str, typer.Option(metavar="NAMES", help="Comma-separated, or 'auto': all that fit the data.")]
+Thresholds = Annotated[
+    str | None,
+    typer.Option(metavar="NUMBERS", help="For POD, FAR, CSI and FSS, comma-separated. [rain: 0.1,1,5 mm/h; else none]"),
+]
+Region = Annotated[
+    list[str] | None, typer.Option(metavar="DIM=FROM:TO", help="Keep this range, e.g. lat=-60:60; repeat.")
+]
+
+
 def bar(items: Iterable[Any], description: str, total: int | None) -> Iterable[Any]:
     """A progress bar on stderr; silent where stderr is not a terminal."""
     return track(items, description, total=total, console=err, disable=not err.is_terminal)

@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -14,11 +14,14 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from cubecast.arguments import (
+    Baselines,
     End,
     Files,
     Model,
+    Region,
     Start,
     StaticFile,
+    Thresholds,
     Variable,
     bar,
     check_folder,
@@ -177,22 +180,13 @@ def verify_command(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for scores.csv and scores.png.")
     ],
-    baselines: Annotated[
-        str, typer.Option(metavar="NAMES", help="Comma-separated, or 'auto': all that fit the data.")
-    ] = "auto",
+    baselines: Baselines = "auto",
     start: Annotated[str | None, typer.Option(metavar="TIME", help="First valid time that counts.")] = None,
     end: Annotated[str | None, typer.Option(metavar="TIME", help="Last valid time that counts.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Use every Nth possible reference time.")] = 1,
     horizon: Annotated[int | None, typer.Option(min=1, help="Frames to forecast. [as trained]")] = None,
-    thresholds: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NUMBERS", help="For POD, FAR, CSI and FSS, comma-separated. [rain: 0.1,1,5 mm/h; else none]"
-        ),
-    ] = None,
-    region: Annotated[
-        list[str] | None, typer.Option(metavar="DIM=FROM:TO", help="Keep this range, e.g. lat=-60:60; repeat.")
-    ] = None,
+    thresholds: Thresholds = None,
+    region: Region = None,
     never_below: Annotated[
         float | None, typer.Option(help="Leave out pixels ever observed below this; -1.79 keeps ice-free ocean (degC).")
     ] = None,
@@ -243,7 +237,8 @@ def map_command(
     ] = None,
     variable: Variable = None,
     coastline: Annotated[
-        str, typer.Option(help="Natural Earth scale: 110m, 50m (both packaged), 10m (downloads), auto.")
+        Literal["auto", "110m", "50m", "10m", "none"],
+        typer.Option(help="Natural Earth scale; 110m and 50m are packaged, 10m is downloaded."),
     ] = "auto",
 ) -> None:
     """Draw maps of a forecast: one PNG a lead time, a panel, and animations if wanted."""

@@ -63,12 +63,7 @@ def prepare(
     for cube in every:
         check_step(cube, cube_step(cube), step)
     windows, checks = _split(cubes, extra, config)
-    parts = [_part(cube, [w for w in windows if w.cube == i]) for i, cube in enumerate(cubes)]
-    parts = [part for part in parts if part.size]
-    if not any(np.isfinite(values).any() for part in parts for _, values in iter_blocks(part)):
-        raise InputError(
-            "the training part is all missing", found="no observed value", remedy="look at it with cubecast info"
-        )
+    parts = _parts(cubes, windows)
     channels = Channels.fit(
         parts,
         outputs=config.task.outputs,
@@ -125,10 +120,15 @@ def _split(
     return both[0], both[1]
 
 
-def _part(cube: xr.DataArray, windows: Sequence[Window]) -> xr.DataArray:
-    """The frames of a cube that its training windows cover."""
-    stop = max((w.start + w.length for w in windows), default=0)
-    return cube.isel({sequence_dim(cube): slice(0, stop)})
+def _parts(cubes: Sequence[xr.DataArray], windows: Sequence[Window]) -> list[xr.DataArray]:
+    """The frames that the training windows cover, of each cube that has any."""
+    stops = [max((w.start + w.length for w in windows if w.cube == i), default=0) for i in range(len(cubes))]
+    parts = [c.isel({sequence_dim(c): slice(0, stop)}) for c, stop in zip(cubes, stops, strict=True) if stop]
+    if not any(np.isfinite(values).any() for part in parts for _, values in iter_blocks(part)):
+        raise InputError(
+            "the training part is all missing", found="no observed value", remedy="look at it with cubecast info"
+        )
+    return parts
 
 
 def _loss_thresholds(channels: Channels, part: xr.DataArray, config: Config) -> list[float]:

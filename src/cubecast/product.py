@@ -63,47 +63,41 @@ def build_forecast(
         attrs: global attributes (model, version, weights, data).
     """
     dim, space = sequence_dim(cube), space_dims(cube)
-    ref_name, lead_name, valid_name = names(dim)
-    reference = np.asarray(reference)
+    ref_name, lead_name, _ = names(dim)
     first = next(iter(values.values()))
     dims: tuple[str, ...] = (ref_name, lead_name, *space)
     if first.ndim == len(dims) + 1:
         dims = (ref_name, REALIZATION, lead_name, *space)
-    leads = np.arange(1, first.shape[dims.index(lead_name)] + 1)
     keep = {str(k): v for k, v in cube.coords.items() if dim not in v.dims and CHANNEL not in v.dims and k != CHANNEL}
-    coords: dict[str, Any] = {
-        **keep,
-        ref_name: (
-            ref_name,
-            reference,
-            {"standard_name": "forecast_reference_time"} if dim == "time" else {},
-        ),
-        lead_name: (
-            lead_name,
-            step.lead(leads),
-            {"standard_name": "forecast_period"} if dim == "time" else {},
-        ),
-        valid_name: (
-            (ref_name, lead_name),
-            step.add(reference[:, None], leads[None, :]),
-            {"standard_name": "time"} if dim == "time" else {},
-        ),
-    }
-    coords[ref_name][2]["long_name"] = f"last observed {dim} used"
-    coords[lead_name][2]["long_name"] = f"{dim} since the forecast reference {dim}"
-    coords[valid_name][2]["long_name"] = f"{dim} for which the forecast is valid"
-    if step.kind == "months":
-        coords[lead_name][2]["comment"] = "nominal months of 30.436875 days; valid_time is the exact month"
+    coords = keep | _sequence_coordinates(dim, np.asarray(reference), first.shape[dims.index(lead_name)], step)
     if REALIZATION in dims:
         members = np.arange(first.shape[1], dtype="int32")
         coords[REALIZATION] = (REALIZATION, members, {"standard_name": "realization", "units": "1"})
     unit = channel_units(cube)
     data = {}
     for name, array in values.items():
-        meta = {
-            k: v
-            for k, v in select_channel(cube, name).attrs.items()
-            if k in ("standard_name", "long_name", "grid_mapping")
-        }
-        data[name] = (dims, array, {**meta, "units": unit[name]})
+        said = select_channel(cube, name).attrs
+        kept = {k: v for k, v in said.items() if k in ("standard_name", "long_name", "grid_mapping")}
+        data[name] = (dims, array, {**kept, "units": unit[name]})
     return xr.Dataset(data, coords=coords, attrs=dict(attrs or {}))
+
+
+def _sequence_coordinates(dim: str, reference: npt.NDArray[Any], horizon: int, step: Step) -> dict[str, Any]:
+    """The reference, lead and valid coordinates with their CF attributes."""
+    ref_name, lead_name, valid_name = names(dim)
+    leads = np.arange(1, horizon + 1)
+    attrs = {
+        ref_name: {"long_name": f"last observed {dim} used"},
+        lead_name: {"long_name": f"{dim} since the forecast reference {dim}"},
+        valid_name: {"long_name": f"{dim} for which the forecast is valid"},
+    }
+    if dim == "time":
+        standard = ("forecast_reference_time", "forecast_period", "time")
+        attrs = {k: {"standard_name": n, **v} for (k, v), n in zip(attrs.items(), standard, strict=True)}
+    if step.kind == "months":
+        attrs[lead_name]["comment"] = "nominal months of 30.436875 days; valid_time is the exact month"
+    return {
+        ref_name: (ref_name, reference, attrs[ref_name]),
+        lead_name: (lead_name, step.lead(leads), attrs[lead_name]),
+        valid_name: ((ref_name, lead_name), step.add(reference[:, None], leads[None, :]), attrs[valid_name]),
+    }
