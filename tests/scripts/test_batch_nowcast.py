@@ -88,6 +88,15 @@ def test_a_bad_time_is_listed_and_the_rest_is_made(
     assert len(times(out)) == 7
 
 
+def test_maps_are_drawn_of_new_forecasts_when_asked_for(
+    script: ModuleType, model: Path, archive: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    script.batch([str(archive)], model, out, end="2020-06-01T00:10", maps=True)
+    assert times(out) == ["0010"]
+    assert len(list((out / "maps" / "nowcast_20200601T001000").glob("*.png"))) >= 2
+
+
 def test_nothing_to_do_is_an_error(script: ModuleType, model: Path, archive: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(InputError, match="no time with a history of 3 frames: found 9 frames"):
