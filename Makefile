@@ -49,7 +49,7 @@ unit notebooks: export OMP_NUM_THREADS = 1
 # The loopback is down in a bare network namespace (unshare -n), and test servers and notebook kernels live on it.
 unit: $(INSTALLED)
 	@ip link set lo up 2>/dev/null || true
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder tests
 
 notebooks: $(INSTALLED)
 	@ip link set lo up 2>/dev/null || true

@@ -14,6 +14,11 @@ settings.register_profile("cubecast", deadline=None)
 settings.load_profile("cubecast")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The snippets of the README take longest: first of all, so that no worker waits for them at the end."""
+    items.sort(key=lambda item: item.path.name != "test_readme.py")
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real radar, SST and series data; tests that need it skip where it is absent."""
