@@ -25,7 +25,7 @@ from cubecast.errors import OutputError, UsageError
 from cubecast.maps.basemap import Coastline
 from cubecast.maps.colours import field_style
 from cubecast.maps.frames import Frames, cube_frames, forecast_frames, observed_values
-from cubecast.maps.panels import Drawn, Panel, draw_panels
+from cubecast.maps.panels import Drawn, Panel, draw_panels, set_title
 from cubecast.maps.projection import Place, find_place
 from cubecast.progress import Progress, follow
 
@@ -95,9 +95,8 @@ def animate(
 def show_frame(drawn: Drawn, place: Place, values: Sequence[Values], titles: Sequence[str]) -> None:
     """Put other values (y, x) and titles on maps that are drawn already."""
     for ax, image, value, title in zip(drawn.axes, drawn.images, values, titles, strict=True):
-        masked = np.ma.masked_invalid(place.ascending(value))
-        image.set_array(masked)
-        ax.set_title(title, fontsize=ax.title.get_fontsize(), loc="left")
+        image.set_array(np.ma.masked_invalid(place.ascending(value)))
+        set_title(ax, title)
 
 
 def find_ffmpeg() -> str:
@@ -147,8 +146,15 @@ def _render(drawn: Drawn, place: Place, steps: Iterable[Any]) -> Iterator[Image.
 def _one_palette(pictures: list[Image.Image]) -> list[Image.Image]:
     """The pictures in 255 colours common to all, so that the map does not flicker."""
     chosen = [pictures[i] for i in sorted({0, len(pictures) // 2, len(pictures) - 1})]
-    sheet = Image.fromarray(np.concatenate([np.asarray(p) for p in chosen]))
-    palette = sheet.quantize(255, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    sheet = np.concatenate([np.asarray(p) for p in chosen])
+    # white and the colours of the bar are among the most frequent and stay exact; the rest is found by median cut
+    weights = np.array([65536, 256, 1], dtype=np.uint32)
+    colours, counts = np.unique(sheet.reshape(-1, 3).astype(np.uint32) @ weights, return_counts=True)
+    frequent = colours[np.argsort(-counts)[:64]]
+    exact = np.stack([frequent >> 16, frequent >> 8 & 255, frequent & 255], axis=-1).ravel().tolist()
+    found = Image.fromarray(sheet).quantize(191, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*exact, *(found.getpalette() or [])][: 3 * 255])
     return [p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
 
 

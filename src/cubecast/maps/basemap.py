@@ -197,8 +197,8 @@ def _crossings(
     side = np.linspace(*((x0, x1) if along == "x" else (y0, y1)), _SAMPLES)
     found = _side(place, along)
     at, names = [], []
-    for value in values:
-        for turn in (-360.0, 0.0, 360.0) if along == "x" else (0.0,):
+    for value in np.unique(values % 360) if along == "x" else values:
+        for turn in (-720.0, -360.0, 0.0, 360.0) if along == "x" else (0.0,):
             off = found - value - turn
             for i in np.flatnonzero((off[:-1] <= 0) != (off[1:] <= 0)):
                 where = (i + off[i] / (off[i] - off[i + 1])) / (_SAMPLES - 1)

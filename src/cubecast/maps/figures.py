@@ -19,7 +19,7 @@ from cubecast.maps.colours import difference_style, field_style, shown, title_of
 from cubecast.maps.frames import Frames, file_part, forecast_frames, observed_values, time_text
 from cubecast.maps.panels import Panel, draw_panels
 from cubecast.maps.projection import find_place
-from cubecast.product import forecast_dim, names
+from cubecast.product import forecast_dim, lead_texts, names
 from cubecast.progress import Progress, follow
 
 FORMATS = (".png", ".pdf", ".svg")
@@ -47,9 +47,7 @@ def plot_field(
             f"no map of {field.name!r}", found=f"dims {field.dims}", allowed="one field (y, x)", remedy="select a frame"
         )
     one = shown(field)
-    stamp = next((one.coords[n].values for n in ("valid_time", "time") if n in one.coords), None)
-    when = time_text(stamp[()]) if stamp is not None and stamp.ndim == 0 else ""
-    panel = Panel(one.values, field_style(one, [one.values]), when)
+    panel = Panel(one.values, field_style(one, [one.values]), _when(one))
     heading = title if title is not None else title_of(one)
     return draw_panels([[panel]], find_place(one), heading=heading, coastline=coastline, attribution=attribution).figure
 
@@ -194,15 +192,24 @@ def _each_lead(frames: Frames, folder: Path, prefix: str, reference: Any, look: 
     """One PNG a lead; the map is drawn once, only the field and the title change."""
     values = list(frames.field.values)
     style = field_style(frames.field, values)
-    first = Panel(values[0], style, _title(frames, 0))
+    titles = [f"{lead}, valid {time}" for lead, time in zip(frames.leads, frames.times, strict=True)]
+    first = Panel(values[0], style, titles[0])
     place = find_place(frames.field)
     drawn = draw_panels([[first]], place, heading=frames.heading, **look)
     leads = frames.field[names(forecast_dim_of(frames.field))[1]].values
     paths = []
     for i, value in enumerate(values):
-        show_frame(drawn, place, [value], [_title(frames, i)])
+        show_frame(drawn, place, [value], [titles[i]])
         paths.append(_saved(drawn.figure, folder / f"{prefix}{file_part(reference, leads[i])}.png"))
     return paths
+
+
+def _when(field: xr.DataArray) -> str:
+    """The time of one field, and its lead when it was taken from a forecast."""
+    scalar = {str(n): v.values for n, v in field.coords.items() if not v.ndim}
+    if "lead_time" in scalar and "valid_time" in scalar:
+        return f"+{lead_texts(scalar['lead_time'][None])[0]}, valid {time_text(scalar['valid_time'][()])}"
+    return time_text(scalar["time"][()]) if "time" in scalar else ""
 
 
 def forecast_dim_of(field: xr.DataArray) -> str:

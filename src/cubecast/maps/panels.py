@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from cubecast.maps.colours import HATCH, MISSING, Style
 from cubecast.maps.projection import Place
 
 DPI = 150
-_TITLE, _SMALL = 9.0, 7.5
+TITLE, _SMALL = 9.0, 7.5
 Values = npt.NDArray[Any]
 
 
@@ -47,31 +47,35 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes in inches: a grid of equal panels with room for labels, titles, a colour bar for each row and a heading."""
+    """Sizes in inches: a grid of equal panels with room for labels, titles, a colour bar for each row and a heading.
+
+    ``space`` is left below each row, so that a colour bar beside a flat map is long enough to be read.
+    """
 
     rows: int
     columns: int
     width: float
     height: float
+    gap: float
     title: float
+    space: float
     head: float
     foot: float
 
     left: float = 0.55
-    bar: float = 1.25
-    gap: float = 0.14
+    bar: float = 1.11
 
     @property
     def size(self) -> tuple[float, float]:
         """Width and height of the figure."""
-        across = self.left + self.columns * self.width + (self.columns - 1) * self.gap + self.bar
-        return across, self.head + self.rows * (self.height + self.title) + self.foot
+        across = self.left + self.columns * (self.width + self.gap) + self.bar
+        return across, self.head + self.rows * (self.title + self.height + self.space) + self.foot
 
     def rectangle(self, row: int, column: int) -> tuple[float, float, float, float]:
         """Left, bottom, width and height of a panel in parts of the figure."""
         wide, high = self.size
         x = self.left + column * (self.width + self.gap)
-        y = high - self.head - row * (self.height + self.title) - self.title - self.height
+        y = high - self.head - row * (self.title + self.height + self.space) - self.title - self.height
         return x / wide, y / high, self.width / wide, self.height / high
 
 
@@ -92,39 +96,60 @@ def draw_panels(
         coastline: see `basemap.draw_basemap`.
         attribution: small text below, such as the owner of the data.
     """
-    rows, columns = len(panels), max(len(row) for row in panels)
-    lines = max(panel.title.count("\n") for row in panels for panel in row) + 1
-    layout = _layout(rows, columns, place.aspect, lines=lines, foot=0.34 + 0.16 * bool(attribution))
+    layout, text = _layout(panels, place.aspect, heading=heading, foot=0.34 + 0.16 * bool(attribution))
     figure = Figure(figsize=layout.size, dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     drawn = Drawn(figure, [], [])
     for i, row in enumerate(panels):
         for j, panel in enumerate(row):
-            lowest = i == rows - 1 or len(panels[i + 1]) <= j
+            lowest = i == len(panels) - 1 or len(panels[i + 1]) <= j
             ax = _axes(figure, layout.rectangle(i, j), place)
             drawn.axes.append(ax)
             drawn.images.append(draw_field(ax, panel, place))
             draw_basemap(ax, place, coastline=coastline)
             draw_graticule(ax, place, left=j == 0, bottom=lowest)
-            ax.set_title(panel.title, fontsize=_TITLE, loc="left", pad=4, linespacing=1.25)
+            set_title(ax, panel.title)
     _draw_bars(figure, panels, layout)
     wide, high = layout.size
-    text = textwrap.fill(heading, int((wide - layout.left) * 11.5))
     figure.text(layout.left / wide, 1 - 0.12 / high, text, fontsize=11, fontweight="bold", va="top", linespacing=1.3)
     if attribution:
         figure.text(layout.left / wide, 0.07 / high, attribution, fontsize=6.5, color="#555555", va="bottom")
     return drawn
 
 
-def _layout(rows: int, columns: int, aspect: float, *, lines: int, foot: float) -> Layout:
-    """Panels of about 30 square inches for one, less for more, that fit into 15 x 11 inches."""
+def _layout(panels: Sequence[Sequence[Panel]], aspect: float, *, heading: str, foot: float) -> tuple[Layout, str]:
+    """Panels of about 30 square inches for one, less for more, to fit into 15 x 11 inches; and the heading wrapped."""
+    rows, columns = len(panels), max(len(row) for row in panels)
     area = {1: 32.0, 2: 19.0, 3: 13.0}.get(rows * columns, 8.5)
-    aspect_shown = min(max(aspect, 0.2), 5.0)
-    width = float(np.sqrt(area / aspect_shown))
-    width = min(width, (15.0 - 1.8) / columns, 10.0 / (rows * aspect_shown))
-    return Layout(
-        rows=rows, columns=columns, width=width, height=width * aspect, title=0.08 + 0.17 * lines, head=0.36, foot=foot
+    bounded = min(max(aspect, 0.1), 6.0)
+    width = min(float(np.sqrt(area / bounded)), (15.0 - 1.8) / columns, 10.0 / (rows * bounded))
+    height = width * bounded
+    title = 0.08 + 0.17 * (max(panel.title.count("\n") for row in panels for panel in row) + 1)
+    beside_one_bar = min(last - first + 1 for first, last in _runs(panels))
+    layout = Layout(
+        rows=rows,
+        columns=columns,
+        width=width if bounded == aspect else height / aspect,
+        height=height,
+        gap=max(0.14, 1.95 - width),
+        title=title,
+        space=max(0.0, 2.1 / beside_one_bar - title - height),
+        head=0.0,
+        foot=foot,
     )
+    lines = textwrap.wrap(heading, int((layout.size[0] - layout.left) * 10.5))
+    return replace(layout, head=0.15 + 0.21 * max(len(lines), 1)), "\n".join(lines)
+
+
+def _runs(panels: Sequence[Sequence[Panel]]) -> list[tuple[int, int]]:
+    """First and last row of each run of rows that share a style, and so a colour bar."""
+    runs: list[tuple[int, int]] = []
+    for i, row in enumerate(panels):
+        if i and panels[i - 1][0].style is row[0].style:
+            runs[-1] = runs[-1][0], i
+        else:
+            runs.append((i, i))
+    return runs
 
 
 def _axes(figure: Figure, rectangle: tuple[float, float, float, float], place: Place) -> Axes:
@@ -153,31 +178,30 @@ def draw_field(ax: Axes, panel: Panel, place: Place) -> AxesImage | QuadMesh:
     return Axes.pcolormesh(ax, place.x_edges, place.y_edges, values, cmap=style.cmap, norm=style.norm, zorder=1)
 
 
+def set_title(ax: Axes, text: str) -> None:
+    """The title of one map, above its left corner."""
+    ax.set_title(text, fontsize=TITLE, loc="left", pad=4, linespacing=1.25)
+
+
 def _draw_bars(figure: Figure, panels: Sequence[Sequence[Panel]], layout: Layout) -> None:
     """A colour bar to the right of each run of rows that share a style, with a swatch of what missing looks like."""
     wide, high = layout.size
-    first = 0
-    while first < len(panels):
+    for first, last in _runs(panels):
         style = panels[first][0].style
-        last = first
-        while last + 1 < len(panels) and panels[last + 1][0].style is style:
-            last += 1
-        _, bottom, _, _ = layout.rectangle(last, 0)
-        _, top_bottom, _, height = layout.rectangle(first, 0)
-        top = top_bottom + height
+        _, bottom, _, height = layout.rectangle(first, 0)
+        top = bottom + height
+        bottom = layout.rectangle(last, 0)[1] - layout.space / high
         length = min(top - bottom - (0.3 / high if style.missing else 0), 4.6 / high)
         x = (layout.left + layout.columns * (layout.width + layout.gap)) / wide
-        bar = figure.add_axes((x, top - length, 0.16 / wide, length))
-        _draw_bar(figure, bar, style)
+        _draw_bar(figure, figure.add_axes((x, top - length, 0.16 / wide, length)), style)
         if style.missing:
             _draw_swatch(figure, x, top - length - 0.26 / high, 0.16 / wide, 0.13 / high)
-        first = last + 1
 
 
 def _draw_bar(figure: Figure, ax: Axes, style: Style) -> None:
     bar = figure.colorbar(ScalarMappable(style.norm, style.cmap), cax=ax, extend=style.extend, extendfrac=0.04)
     inches = ax.get_position().height * figure.get_figheight()
-    bar.set_label(textwrap.fill(style.label, max(12, int(inches * 13))), fontsize=_TITLE)
+    bar.set_label(textwrap.fill(style.label, max(12, int(inches * 13))), fontsize=TITLE)
     if style.ticks is not None and isinstance(style.norm, BoundaryNorm):
         bar.set_ticks(list(style.norm.boundaries), labels=[f"{t:g}".replace("-", "−") for t in style.ticks])
     bar.ax.minorticks_off()

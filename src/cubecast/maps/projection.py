@@ -65,8 +65,9 @@ class Place:
 
     @property
     def regular(self) -> bool:
-        """Whether all cells have the same size."""
-        return all(np.ptp(np.diff(e)) <= 1e-3 * abs(e[1] - e[0]) for e in (self.x_edges, self.y_edges))
+        """Whether all cells have the same size, so that no edge is off by more than a tenth of a cell."""
+        even = [(np.array(e), np.linspace(e[0], e[-1], len(e))) for e in (self.x_edges, self.y_edges)]
+        return all(np.abs(edges - equal).max() <= 0.1 * (equal[1] - equal[0]) for edges, equal in even)
 
     def ascending(self, values: Floats) -> Floats:
         """``values`` (y, x) in ascending order of both coordinates."""
