@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import cubecast
+
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 FILE_LINES = 300
@@ -51,6 +53,12 @@ def forbidden(node: ast.AST) -> str | None:
 def test_imports_only_go_down() -> None:
     done = run(str(Path(sys.executable).with_name("lint-imports")), "--no-cache")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_module_hides_a_public_function() -> None:
+    """Importing ``cubecast.x`` sets ``cubecast.x`` to the module: a function of that name would be gone."""
+    hidden = {p.stem for p in (ROOT / "src" / "cubecast").iterdir()} & set(cubecast.__all__)
+    assert not hidden
 
 
 def test_importing_cubecast_is_cheap() -> None:

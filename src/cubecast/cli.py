@@ -198,7 +198,7 @@ def verify_command(
     from cubecast.charts import plot_scores
     from cubecast.maps import save_figure
     from cubecast.nowcaster import Nowcaster
-    from cubecast.verify import verify, write_scores
+    from cubecast.verification import verify, write_scores
 
     check_folder(output)
     loaded = Nowcaster.load(model)
@@ -271,7 +271,7 @@ def demo_command(
 
 def print_scores(table: pd.DataFrame) -> None:
     """The score table on stdout: one row a system and lead, and how far the model is ahead of persistence."""
-    from cubecast.verify import compare
+    from cubecast.verification import compare
 
     shown = [c for c in table.columns if re.match(r"lead_time|mse|rmse|mae|bias|corr|csi|fss", c)]
     printed = Table("system", *shown, box=None, pad_edge=False)

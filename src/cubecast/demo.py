@@ -17,7 +17,7 @@ from cubecast.nowcaster import Nowcaster
 from cubecast.progress import Progress
 from cubecast.sources import open_cube
 from cubecast.sources.synthetic import generate_rain
-from cubecast.verify import verify, write_scores
+from cubecast.verification import verify, write_scores
 from cubecast.write import write_cube, write_forecast
 
 log = logging.getLogger(__name__)

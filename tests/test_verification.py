@@ -7,7 +7,7 @@ import xarray as xr
 
 from cubecast.errors import InputError, UsageError
 from cubecast.nowcaster import Nowcaster
-from cubecast.verify import compare, verify, write_scores
+from cubecast.verification import compare, verify, write_scores
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_region_and_never_below_choose_pixels(model, rain):
     assert (half["pixels"] * 2 == whole["pixels"]).all()
     wet = verify(cube, model, never_below=0.1)
     always = int((cube.min("time") >= 0.1).sum())
-    assert 0 < always
+    assert always > 0
     assert (wet["pixels"] == always * wet["cases"]).all()
 
 
