@@ -61,8 +61,8 @@ def test_sentences_say_by_how_much(model):
         }
     )
     assert compare(table) == [
-        "mse: model ahead of persistence at 2 of 2 leads (-20 % at the first, -50 % at the last)",
-        "csi_1: model ahead of persistence at 1 of 2 leads (-25 % at the first, +100 % at the last)",
+        "mse: model ahead of persistence at 2 of 2 leads (0.8 against 1 at the first, 1 against 2 at the last)",
+        "csi_1: model ahead of persistence at 1 of 2 leads (0.3 against 0.4 at the first, 0.2 against 0.1 at the last)",
     ]
 
 

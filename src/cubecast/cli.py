@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
-from rich.table import Table
 
 from cubecast.arguments import (
     Baselines,
@@ -49,7 +47,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-out = Console(highlight=False, soft_wrap=True)
 
 
 @app.callback()
@@ -270,15 +267,12 @@ def demo_command(
 
 
 def print_scores(table: pd.DataFrame) -> None:
-    """The score table on stdout: one row a system and lead, and how far the model is ahead of persistence."""
+    """The score table on stdout: one row a system and lead, and how far the model is ahead of the baselines."""
     from cubecast.verification import compare
 
-    shown = [c for c in table.columns if re.match(r"lead_time|mse|rmse|mae|bias|corr|csi|fss", c)]
-    printed = Table("system", *shown, box=None, pad_edge=False)
-    for row in table.to_dict("records"):
-        printed.add_row(
-            str(row["system"]), *(f"{row[c]:.4g}" if isinstance(row[c], float) else str(row[c]) for c in shown)
-        )
-    out.print(printed)
+    shown = [
+        c for c in table.columns if re.match(r"variable|system|lead_time|lead_units|mse|rmse|bias|corr|csi|fss", c)
+    ]
+    typer.echo(table[shown].to_string(index=False, float_format="{:.4g}".format))
     for line in compare(table):
         typer.echo(line)

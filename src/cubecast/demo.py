@@ -78,8 +78,10 @@ def demo_config(*, minutes: float, seed: int) -> Config:
         history=6,
         horizon=12,
         crop=64,
+        crops_per_window=2,
+        batch_size=4,
         hidden_channels=[32, 32],
-        epochs=12,
+        epochs=30,
         max_minutes=minutes,
         seed=seed,
     )

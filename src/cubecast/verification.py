@@ -33,6 +33,8 @@ BASELINES: dict[str, Callable[..., xr.Dataset]] = {
 }
 """By name; all but persistence need frames to fit a climatology on."""
 
+_ENDS = ((0, "first"), (-1, "last"))
+
 CHUNK = 8
 """Reference times that are forecast, scored and forgotten together."""
 
@@ -114,12 +116,9 @@ def compare(table: pd.DataFrame) -> list[str]:
         lower = SCORES[explain(score)[0]].better.startswith("lower")
         for against in [s for s in table["system"].unique() if s != MODEL and s in wide]:
             model, base = wide[MODEL], wide[against]
-            gain = 100 * (model / base - 1)
             ahead = int(((model < base) if lower else (model > base)).sum())
-            lines.append(
-                f"{score}: {MODEL} ahead of {against} at {ahead} of {len(wide)} leads "
-                f"({gain.iloc[0]:+.0f} % at the first, {gain.iloc[-1]:+.0f} % at the last)"
-            )
+            ends = ", ".join(f"{model.iloc[i]:.3g} against {base.iloc[i]:.3g} at the {where}" for i, where in _ENDS)
+            lines.append(f"{score}: {MODEL} ahead of {against} at {ahead} of {len(wide)} leads ({ends})")
     return lines
 
 
