@@ -61,6 +61,8 @@ class ScalingConfig(_Strict):
 
     kind: Literal["auto", "log", "dbr", "standardise", "monthly_anomaly", "identity"] = "auto"
     """auto: log for rain, monthly_anomaly for monthly temperature, else standardise."""
+    harmonics: Annotated[int, Field(ge=1, le=5)] | None = None
+    """monthly_anomaly: waves a year that are kept of the climatology, against the noise of few years; None: all."""
 
 
 class ModelConfig(_Strict):
@@ -84,6 +86,10 @@ class ModelConfig(_Strict):
     """Forecast the change since the last observed frame."""
     mask_channel: bool = True
     """Give the network the mask of observed values as further channels."""
+    position: bool = False
+    """Give the network the place of every pixel on the globe as further channels (latitude/longitude grids)."""
+    season: bool = False
+    """Give the network the time of year of every frame as further channels."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -154,6 +160,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "data": {"crops_per_window": 6, "wet_bias": 0.5, "batch_size": 2, "flips": True},
         "loss": {"kind": "balanced", "thresholds": [0.1, 1.0, 5.0, 10.0], "weights": [1.0, 2.0, 3.0, 5.0, 8.0]},
         "training": {"learning_rate": 2e-3, "epochs": 8, "max_minutes": 15, "patience": None},
+        # 15 minutes: two events must train on two busy cores; give larger archives more with max_minutes.
     },
     "sst": {
         "task": {"history": 6, "horizon": 3},
