@@ -9,7 +9,9 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from html import escape
+from itertools import chain
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -32,6 +34,7 @@ from cubecast.progress import Progress, follow
 Values = npt.NDArray[Any]
 FORMATS = (".gif", ".mp4", ".html")
 _DPI = 100
+_UNKNOWN = 255
 
 
 def animate(
@@ -49,7 +52,7 @@ def animate(
     """Write an animation of a forecast, lead by lead, or of a cube, frame by frame.
 
     Args:
-        source: a forecast (see `cubecast.product`), or a cube.
+        source: a forecast (see `cubecast.product`), or a cube; its fields are loaded, so select the frames first.
         path: ends in .gif, .mp4 (needs ffmpeg) or .html (one file with a slider; nothing is loaded from elsewhere).
         variable: None: the first one.
         reference: one of the reference times of the forecast; None: the last.
@@ -84,7 +87,7 @@ def animate(
     pictures = _render(drawn, place, follow(steps, "animation", len(steps), progress))
     with atomic_path(target) as temporary:
         if target.suffix == ".gif":
-            _write_gif(temporary, pictures, seconds=seconds)
+            _write_gif(temporary, pictures, count=len(steps), seconds=seconds)
         elif target.suffix == ".mp4":
             _write_mp4(temporary, pictures, seconds=seconds, ffmpeg=ffmpeg)
         else:
@@ -143,26 +146,42 @@ def _render(drawn: Drawn, place: Place, steps: Iterable[Any]) -> Iterator[Image.
         yield Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
 
-def _one_palette(pictures: list[Image.Image]) -> list[Image.Image]:
-    """The pictures in 255 colours common to all, so that the map does not flicker."""
-    chosen = [pictures[i] for i in sorted({0, len(pictures) // 2, len(pictures) - 1})]
-    sheet = np.concatenate([np.asarray(p) for p in chosen])
-    # white and the colours of the bar are among the most frequent and stay exact; the rest is found by median cut
-    weights = np.array([65536, 256, 1], dtype=np.uint32)
-    colours, counts = np.unique(sheet.reshape(-1, 3).astype(np.uint32) @ weights, return_counts=True)
-    frequent = colours[np.argsort(-counts)[:64]]
-    exact = np.stack([frequent >> 16, frequent >> 8 & 255, frequent & 255], axis=-1).ravel().tolist()
-    found = Image.fromarray(sheet).quantize(191, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    palette = Image.new("P", (1, 1))
-    palette.putpalette([*exact, *(found.getpalette() or [])][: 3 * 255])
-    return [p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
+def _one_palette(pictures: Iterator[Image.Image]) -> Iterator[Image.Image]:
+    """The pictures in 255 colours common to all, so that the map does not flicker.
+
+    The first picture holds them all: it has the colour bar. White and the colours of the bar are among its most
+    frequent and stay exact; the rest, the edges of letters and lines, is found by median cut.
+    """
+    first = next(pictures)
+    codes, counts = np.unique(_codes(first), return_counts=True)
+    exact = _channels(codes[np.argsort(-counts)[:64]])
+    found = first.quantize(191, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).getpalette() or []
+    palette = np.concatenate([exact, np.array(found, dtype=np.int64).reshape(-1, 3)])[:255]
+    # by hand: Pillow looks colours up in a coarse table, and white comes out as grey
+    table = np.full(1 << 24, _UNKNOWN, dtype=np.uint8)
+    for picture in chain([first], pictures):
+        codes = _codes(picture)
+        new = np.unique(codes[table[codes] == _UNKNOWN])
+        table[new] = ((_channels(new)[:, None] - palette) ** 2).sum(axis=-1).argmin(axis=1)
+        limited = Image.fromarray(table[codes], mode="P")
+        limited.putpalette(palette.ravel().tolist())
+        yield limited
 
 
-def _write_gif(path: Path, pictures: Iterator[Image.Image], *, seconds: float) -> None:
-    first, *rest = _one_palette(list(pictures))
-    milliseconds = [round(seconds * 1000)] * (len(rest) + 1)
-    milliseconds[-1] *= 3
-    first.save(path, save_all=True, append_images=rest, duration=milliseconds, loop=0, optimize=False)
+def _codes(picture: Image.Image) -> Values:
+    """Each pixel's colour as one number."""
+    return np.asarray(picture).astype(np.int64) @ np.array([65536, 256, 1])
+
+
+def _channels(codes: Values) -> Values:
+    return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=-1)
+
+
+def _write_gif(path: Path, pictures: Iterator[Image.Image], *, count: int, seconds: float) -> None:
+    limited = _one_palette(pictures)
+    first = next(limited)
+    milliseconds = [round(seconds * 1000)] * (count - 1) + [round(seconds * 3000)]
+    first.save(path, save_all=True, append_images=limited, duration=milliseconds, loop=0, optimize=False)
 
 
 def _write_mp4(path: Path, pictures: Iterator[Image.Image], *, seconds: float, ffmpeg: str) -> None:
@@ -171,16 +190,22 @@ def _write_mp4(path: Path, pictures: Iterator[Image.Image], *, seconds: float, f
     size = f"{first.width}x{first.height}"
     command = [ffmpeg, "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", f"{1 / seconds:.6g}"]
     command += ["-i", "-", "-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2:color=white", "-pix_fmt", "yuv420p", "-r", "25", "-y"]
-    data = b"".join([first.tobytes(), *(p.tobytes() for p in pictures)])
-    done = subprocess.run([*command, str(path)], input=data, capture_output=True, check=False)
-    if done.returncode:
-        error = done.stderr.decode(errors="replace").strip().splitlines()
+    with subprocess.Popen([*command, str(path)], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None  # asked for
+        with suppress(BrokenPipeError):  # ffmpeg has ended: it says why
+            for picture in chain([first], pictures):
+                process.stdin.write(picture.tobytes())
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+        process.stdin = None
+        error = process.communicate()[1].decode(errors="replace").strip().splitlines()
+    if process.returncode:
         raise OutputError(f"cannot write {path.suffix} with ffmpeg", found=error[-1] if error else "an error")
 
 
 def _write_html(path: Path, pictures: Iterator[Image.Image], *, labels: list[str], title: str, seconds: float) -> None:
     frames = []
-    for picture in _one_palette(list(pictures)):
+    for picture in _one_palette(pictures):
         buffer = io.BytesIO()
         picture.save(buffer, format="PNG", optimize=True)
         frames.append("data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode())
