@@ -67,6 +67,12 @@ def test_importing_cubecast_is_cheap() -> None:
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
+def test_no_module_hides_a_public_name() -> None:
+    """Importing ``cubecast.x`` sets the attribute x of the package, whatever else was to be found there."""
+    inside = {p.stem for p in (ROOT / "src" / "cubecast").iterdir()}
+    assert not inside & {n for n in cubecast.__all__ if n not in vars(cubecast)}
+
+
 def test_no_drawer_for_everything() -> None:
     assert not [name(p) for p in SOURCES if p.stem in {"utils", "util", "helpers", "misc", "common"}]
 
