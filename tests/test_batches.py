@@ -8,7 +8,7 @@ import xarray as xr
 
 from cubecast.batches import Batches
 from cubecast.channels import Channels
-from cubecast.config import DataConfig, TaskConfig
+from cubecast.config import DataConfig, ScalingConfig, TaskConfig
 from cubecast.windows import find_windows
 
 TASK = TaskConfig(history=3, horizon=2)
@@ -16,7 +16,7 @@ TASK = TaskConfig(history=3, horizon=2)
 
 def make(cubes, *, seed=0, train=True, static=None, mask_channel=True, **data):
     windows = [w for i, c in enumerate(cubes) for w in find_windows(c, length=5, index=i)]
-    channels = Channels.fit(cubes, outputs=None, scaling="identity", mask_channel=mask_channel)
+    channels = Channels.fit(cubes, outputs=None, scaling=ScalingConfig(kind="identity"), mask_channel=mask_channel)
     return Batches(
         cubes,
         windows,

@@ -100,6 +100,38 @@ def test_monthly_anomaly_is_its_equation():
     np.testing.assert_allclose(fitted.encode(cube), anomaly / anomaly.std(), atol=1e-5)
 
 
+def test_harmonics_are_the_least_squares_fit_to_the_monthly_means():
+    cube = temperature()
+    fitted = MonthlyAnomaly(harmonics=2).fit([cube])
+    angle = 2 * np.pi * np.arange(12)[:, None] * np.array([1, 2]) / 12
+    design = np.hstack([np.ones((12, 1)), np.cos(angle), np.sin(angle)])
+    means = cube.groupby("time.month").mean().values.reshape(12, -1)
+    smooth = (design @ np.linalg.lstsq(design, means, rcond=None)[0]).reshape(12, 4, 5)
+    np.testing.assert_allclose(fitted.climatology, smooth, rtol=1e-12)
+    anomaly = cube.values - np.tile(smooth, (3, 1, 1))
+    assert fitted.std == pytest.approx(np.sqrt((anomaly**2).mean()), rel=1e-9)
+    np.testing.assert_allclose(fitted.encode(cube), anomaly / fitted.std, atol=1e-4)
+    again = scaling_from_json(json.loads(json.dumps(fitted.to_json())), fitted.arrays())
+    np.testing.assert_array_equal(again.decode(again.encode(cube)), fitted.decode(fitted.encode(cube)))
+
+
+def test_harmonics_come_closer_to_the_truth_than_the_means_of_few_years():
+    cube = temperature()
+    truth = temperature(years=200).groupby("time.month").mean().values
+    error = {h: np.square(MonthlyAnomaly(harmonics=h).fit([cube]).climatology - truth).mean() for h in (1, 3, None)}
+    # Noise is shared out over 3, 7 or 12 numbers; the season of this cube is one wave.
+    assert error[1] < error[3] < error[None]
+    assert error[3] / error[None] == pytest.approx(7 / 12, rel=0.2)
+
+
+def test_harmonics_leave_a_pixel_alone_that_lacks_a_month():
+    cube = temperature()
+    cube[cube.time.dt.month.values == 5, 1, 1] = np.nan
+    smooth, plain = MonthlyAnomaly(harmonics=1).fit([cube]).climatology, MonthlyAnomaly().fit([cube]).climatology
+    np.testing.assert_array_equal(smooth[:, 1, 1], plain[:, 1, 1])
+    assert np.abs(smooth - plain)[:, 0, 0].max() > 0.01
+
+
 def test_monthly_anomaly_follows_the_time_of_each_value():
     fitted = MonthlyAnomaly().fit([temperature()])
     valid = np.array(["2016-02-14", "2016-03-01", "2017-02-28"], "M8[ns]")

@@ -135,7 +135,8 @@ class Batches:
 
     def _sample(self, piece: xr.DataArray, static: Array | None, rng: np.random.Generator) -> tuple[Array, Array]:
         encoded = self.channels.encode(piece)
-        inputs = self.channels.frames(encoded[: self.task.history], static)
+        times = piece[sequence_dim(piece)].values
+        inputs = self.channels.frames(encoded[: self.task.history], static, times[: self.task.history])
         targets = encoded[self.task.history :, : len(self.channels.outputs)]
         if self.train and self.data.flips:
             for axis in (-1, -2):

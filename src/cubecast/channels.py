@@ -2,7 +2,7 @@
 
 An array of model space is float32 ``(time, channel, y, x)``; a point series has ``y`` = stations and ``x`` = 1.
 Channels: the outputs first, then the other inputs, then (``mask_channel``) one plane of 1 = observed for every
-input, then the static fields.
+input, then what is known beforehand: static fields, (``position``) where each pixel is, (``season``) the time of year.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from cubecast.cube import channel_names, channel_units, select_channel, space_dims
+from cubecast.config import ScalingConfig
+from cubecast.cube import channel_names, channel_units, is_latlon, select_channel, space_dims
 from cubecast.errors import InputError, ModelMismatchError, UsageError
 from cubecast.scaling import Scaling, choose_scaling, scaling_from_json
 
@@ -33,6 +34,10 @@ class Channels:
     mask_channel: bool
     static: Mapping[str, tuple[float, float]]
     """Mean and standard deviation of each static field over the training cubes."""
+    position: bool = False
+    """Whether the three coordinates of each pixel on the unit sphere are channels."""
+    season: bool = False
+    """Whether sine and cosine of the time of year are channels."""
 
     @classmethod
     def fit(
@@ -40,8 +45,10 @@ class Channels:
         parts: Sequence[xr.DataArray],
         *,
         outputs: Sequence[str] | None,
-        scaling: str,
+        scaling: ScalingConfig,
         mask_channel: bool,
+        position: bool = False,
+        season: bool = False,
         static: Sequence[xr.Dataset] = (),
     ) -> Self:
         """Channels of the training ``parts`` of cubes, with every scaling fitted on them alone.
@@ -62,27 +69,43 @@ class Channels:
         scalings = {}
         for name in inputs:
             single = [select_channel(part, name) for part in parts]
-            scalings[name] = choose_scaling(scaling, single[0]).fit(single)
-        return cls(chosen, inputs, units, scalings, mask_channel, _fit_static(static))
+            scalings[name] = choose_scaling(scaling.kind, single[0], harmonics=scaling.harmonics).fit(single)
+        return cls(chosen, inputs, units, scalings, mask_channel, _fit_static(static), position, season)
 
     @property
     def count_in(self) -> int:
         """Channels of the network's input."""
-        return len(self.inputs) * (2 if self.mask_channel else 1) + len(self.static)
+        return len(self.inputs) * (2 if self.mask_channel else 1) + self.count_known
+
+    @property
+    def count_known(self) -> int:
+        """The last of these: static fields, position and season."""
+        return len(self.static) + 3 * self.position + 2 * self.season
 
     def encode(self, window: xr.DataArray) -> Array:
         """Model-space values (time, channel, y, x) of a loaded piece of a cube; NaN where missing."""
         planes = [_grid(self.scalings[n].encode(select_channel(window, n)).values) for n in self.inputs]
         return np.stack(planes, axis=1)
 
-    def frames(self, encoded: Array, static: Array | None) -> Array:
-        """The network's input for encoded history frames: missing values become 0 and the mask is added."""
+    def frames(self, encoded: Array, static: Array | None, times: Array) -> Array:
+        """The network's input for encoded history frames: missing values become 0, mask and known fields are added.
+
+        Args:
+            encoded: (time, channel, y, x), from `encode`.
+            static: (field, y, x), from `static_planes`.
+            times: the sequence coordinate of the frames.
+
+        Raises:
+            UsageError: the season is a channel and the sequence is not one of times.
+        """
         observed = np.isfinite(encoded)
         parts = [np.where(observed, encoded, np.float32(0))]
         if self.mask_channel:
             parts.append(observed.astype(np.float32))
         if static is not None:
             parts.append(np.broadcast_to(static, (len(encoded), *static.shape)))
+        if self.season:
+            parts.append(np.broadcast_to(_season(times)[..., None, None], (len(encoded), 2, *encoded.shape[2:])))
         return np.concatenate(parts, axis=1)
 
     def decode(self, name: str, values: Array, like: xr.DataArray) -> Array:
@@ -90,13 +113,15 @@ class Channels:
         return self.scalings[name].decode(like.copy(data=values.reshape(like.shape))).values
 
     def static_planes(self, static: xr.Dataset | None, cube: xr.DataArray) -> Array | None:
-        """Standardised static fields (field, y, x) for the grid of ``cube``; None when the model has none.
+        """Standardised static fields and position (field, y, x) on the grid of ``cube``; None when there are none.
 
         Raises:
             ModelMismatchError: fields are missing or lie on another grid.
+            UsageError: the position is a channel and the grid is not one of latitude and longitude.
         """
+        where = [_position(cube)] if self.position else []
         if not self.static:
-            return None
+            return where[0] if where else None
         absent = [n for n in self.static if static is None or n not in static]
         if absent or static is None:
             raise ModelMismatchError("static fields", found=f"no {', '.join(absent)}", allowed=", ".join(self.static))
@@ -108,7 +133,7 @@ class Channels:
             if field.shape != shape:
                 raise ModelMismatchError(f"static field {name!r}", found=f"shape {field.shape}", allowed=f"{shape}")
             planes.append(np.nan_to_num((_grid(field.values[None])[0] - mean) / std).astype(np.float32))
-        return np.stack(planes)
+        return np.concatenate([np.stack(planes), *where])
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values; the arrays of the scalings are apart, in `arrays`."""
@@ -119,6 +144,8 @@ class Channels:
             "scalings": {n: s.to_json() for n, s in self.scalings.items()},
             "mask_channel": self.mask_channel,
             "static": {n: list(v) for n, v in self.static.items()},
+            "position": self.position,
+            "season": self.season,
         }
 
     def arrays(self) -> dict[str, Array]:
@@ -139,6 +166,8 @@ class Channels:
             scalings=scalings,
             mask_channel=bool(values["mask_channel"]),
             static={n: (float(v[0]), float(v[1])) for n, v in values["static"].items()},
+            position=bool(values.get("position", False)),
+            season=bool(values.get("season", False)),
         )
 
     def check(self, cube: xr.DataArray) -> None:
@@ -176,6 +205,27 @@ def preset_for(cube: xr.DataArray) -> str:
 def _grid(values: Array) -> Array:
     """(time, *space) as (time, y, x), with size 1 for the space dims that a series lacks."""
     return values.reshape(*values.shape, *(1,) * (3 - values.ndim)).astype(np.float32, copy=False)
+
+
+def _position(cube: xr.DataArray) -> Array:
+    """Where each pixel is on the unit sphere (3, y, x): no seam at the date line, no pole that is a line."""
+    if not is_latlon(cube):
+        raise UsageError(
+            "setting position", found=f"grid {space_dims(cube)}", allowed="a grid of latitude and longitude in degrees"
+        )
+    lat, lon = (np.radians(cube[d].values.astype(np.float64)) for d in space_dims(cube))
+    lat, lon = np.meshgrid(lat, lon, indexing="ij")
+    return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)]).astype(np.float32)
+
+
+def _season(times: Array) -> Array:
+    """Cosine and sine of the time of year (time, 2)."""
+    if times.dtype.kind != "M":
+        raise UsageError("setting season", found="a sequence without times", allowed="a datetime64 coordinate")
+    year = times.astype("datetime64[Y]")
+    first, following = (y.astype("datetime64[ns]") for y in (year, year + 1))
+    angle = 2 * np.pi * ((times - first) / (following - first))
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
 
 
 def _fit_static(static: Sequence[xr.Dataset]) -> dict[str, tuple[float, float]]:

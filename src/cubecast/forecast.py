@@ -85,7 +85,8 @@ def run_network(
     values = {name: np.empty((len(index), horizon, *shape), np.float32) for name in names.values()}
     network.eval()
     for i, last in enumerate(follow(index, "forecasting", len(index), progress)):
-        encoded = channels.encode(cube.isel({dim: slice(last + 1 - history, last + 1)}).load())
+        past = cube.isel({dim: slice(last + 1 - history, last + 1)}).load()
+        encoded = channels.encode(past)
         observed = np.isfinite(encoded)
         if not observed[:, : len(channels.outputs)].any():
             raise InputError(
@@ -94,7 +95,7 @@ def run_network(
                 allowed="at least one",
                 remedy="look at the data with cubecast info",
             )
-        frames = torch.from_numpy(channels.frames(encoded, static)[None]).to(device)
+        frames = torch.from_numpy(channels.frames(encoded, static, past[dim].values)[None]).to(device)
         with torch.no_grad(), torch.autocast(device.type, autocast, enabled=autocast is not None):
             output = network(frames, horizon)[0].float().cpu().numpy()
         valid = step.add(cube[dim].values[last], np.arange(1, horizon + 1))

@@ -239,7 +239,7 @@ class Nowcaster:
             self.config.model,
             in_channels=channels.count_in,
             out_channels=len(channels.outputs),
-            static_channels=len(channels.static),
+            static_channels=channels.count_known,
         )
 
     def _check_kind(self, cubes: Sequence[xr.DataArray]) -> None:

@@ -67,8 +67,10 @@ def prepare(
     channels = Channels.fit(
         parts,
         outputs=config.task.outputs,
-        scaling=config.scaling.kind,
+        scaling=config.scaling,
         mask_channel=config.model.mask_channel,
+        position=config.model.position,
+        season=config.model.season,
         static=statics,
     )
     rain = channels.scalings[channels.outputs[0]].kind in ("log", "dbr")

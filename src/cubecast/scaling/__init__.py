@@ -34,11 +34,13 @@ __all__ = [
 _KINDS: dict[str, type[Scaling]] = {c.kind: c for c in (LogRain, DBR, Standardise, MonthlyAnomaly, Identity)}
 
 
-def choose_scaling(kind: str, cube: xr.DataArray) -> Scaling:
+def choose_scaling(kind: str, cube: xr.DataArray, *, harmonics: int | None = None) -> Scaling:
     """The scaling of a kind, not yet fitted; ``auto`` looks at the metadata of a single-variable cube.
 
     auto: log for rain (by standard name or units), monthly_anomaly for temperature on a monthly step, else
     standardise (also for reflectivity in dBZ, which is a logarithm already).
+
+    ``harmonics`` smooths the climatology of monthly anomalies (`MonthlyAnomaly`); other scalings have none.
 
     Raises:
         UsageError: an unknown kind.
@@ -47,7 +49,7 @@ def choose_scaling(kind: str, cube: xr.DataArray) -> Scaling:
         kind = _automatic(cube)
     if kind not in _KINDS:
         raise UsageError("scaling", found=kind, allowed=f"auto, {', '.join(_KINDS)}")
-    return _KINDS[kind]()
+    return MonthlyAnomaly(harmonics=harmonics) if kind == MonthlyAnomaly.kind else _KINDS[kind]()
 
 
 def _automatic(cube: xr.DataArray) -> str:

@@ -26,6 +26,13 @@ class MonthlyAnomaly(Scaling):
     The climatology is the mean of each calendar month at each pixel, ``std`` the standard deviation of all
     anomalies. Where a pixel was never observed in a month, z is NaN. The first dim of what is encoded or decoded is
     the (valid) time; pixels are found by the labels of the space coordinates, or by shape where there are none.
+
+    With ``harmonics`` = H the twelve means c_m of a pixel are replaced by the H longest waves in them and their mean,
+
+        c'_m = a_0 + sum_{k=1..H} a_k cos(2 pi k m / 12) + b_k sin(2 pi k m / 12)   (least squares over m)
+
+    because a mean over a few years is noisy: 2 H + 1 numbers instead of 12. A pixel that lacks a month keeps its means.
+    Source: Narapusetty, DelSole & Tippett (2009), DOI 10.1175/2009JCLI2944.1.
     """
 
     kind = "monthly_anomaly"
@@ -34,6 +41,8 @@ class MonthlyAnomaly(Scaling):
     """(12, *space) float64 in the cube's units, NaN where never observed."""
     labels: Mapping[str, Sequence[Any]] | None = None
     """Values of the space coordinates, by dim."""
+    harmonics: int | None = None
+    """Waves a year in the climatology, 1 to 5; None: the monthly means as they are."""
 
     def fit(self, parts: Sequence[xr.DataArray], *, progress: Progress | None = None) -> Self:
         """Fits climatology and standard deviation; the parts lie on one grid and hold all calendar months."""
@@ -53,7 +62,10 @@ class MonthlyAnomaly(Scaling):
                 total[month] = total[month].merge(Moments.of(values[months == month]))
         count = np.stack([t.count for t in total])
         _check_months(count)
-        std = math.sqrt(sum(t.squares.sum() for t in total) / count.sum())
+        means = np.where(count > 0, np.stack([t.mean for t in total]), np.nan)
+        climatology = means if self.harmonics is None else _smoothed(means, self.harmonics)
+        moved = np.nansum(count * (means - climatology) ** 2)
+        std = math.sqrt((sum(t.squares.sum() for t in total) + moved) / count.sum())
         # Rounding leaves anomalies that are all zero a tiny spread.
         if not std > 1e-7 * max(float(np.abs(t.mean).max()) for t in total):
             raise InputError(
@@ -62,7 +74,6 @@ class MonthlyAnomaly(Scaling):
                 allowed="two or more years in the training part",
                 remedy="train on more years, or choose scaling standardise",
             )
-        climatology = np.where(count > 0, np.stack([t.mean for t in total]), np.nan)
         return replace(self, units=found, std=std, climatology=climatology, labels=labels)
 
     def encode(self, da: xr.DataArray) -> xr.DataArray:
@@ -130,6 +141,13 @@ def _months(da: xr.DataArray) -> Array:
             allowed="a datetime64 coordinate",
         )
     return da[dim].values.astype("datetime64[M]").astype(np.int64) % 12
+
+
+def _smoothed(means: Array, harmonics: int) -> Array:
+    """The mean and the ``harmonics`` longest waves of (12, *space) monthly means; pixels with a NaN are left alone."""
+    spectrum = np.fft.rfft(np.where(np.isfinite(means).all(axis=0), means, 0.0), axis=0)
+    spectrum[harmonics + 1 :] = 0
+    return np.where(np.isfinite(means).all(axis=0), np.fft.irfft(spectrum, 12, axis=0), means)
 
 
 def _check_months(count: Array) -> None:
