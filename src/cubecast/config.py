@@ -147,7 +147,8 @@ class TrainingConfig(_Strict):
     patience: Positive | None = 10
     """Epochs without a better validation loss before it stops; None: never."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 autocast on CUDA, fp32 on CPU."""
+    """Of training; auto: bf16 autocast where the hardware multiplies it (CUDA, AMX, AVX512-BF16), else fp32. Forecasts
+    are made in fp32 on a CPU, in this precision on CUDA."""
     device: str = "auto"
     """auto: CUDA when present."""
     tensorboard: bool = False
@@ -166,13 +167,13 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "task": {"history": 6, "horizon": 3},
         "data": {"crop": None, "validation": 0.25},
         "model": {"hidden_channels": [32], "patch": 2},
-        "training": {"epochs": 60},
+        "training": {"epochs": 60, "precision": "fp32"},
     },
     "series": {
         "task": {"history": 20, "horizon": 1},
         "data": {"crop": None, "batch_size": 32},
         "model": {"cell": "lstm", "hidden_channels": [32], "patch": 1, "mask_channel": False},
-        "training": {"epochs": 200},
+        "training": {"epochs": 200, "precision": "fp32"},
     },
 }
 """Settings that differ from the defaults for each kind of data."""

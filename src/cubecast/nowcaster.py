@@ -161,7 +161,7 @@ class Nowcaster:
             step=step,
             static=channels.static_planes(static, cube),
             device=place,
-            autocast=choose_autocast(self.config.training.precision, place),
+            autocast=choose_autocast(self.config.training.precision, place) if place.type == "cuda" else None,
             attrs=self._attrs(cube),
             progress=progress,
         )

@@ -43,9 +43,17 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_autocast(precision: str, device: torch.device) -> torch.dtype | None:
-    """The autocast type of a configuration: bf16 on CUDA by default, none on CPU."""
-    wanted = precision == "bf16" or (precision == "auto" and device.type == "cuda")
-    return torch.bfloat16 if wanted else None
+    """The autocast type of a configuration; ``auto`` is bf16 where the hardware multiplies it, else none."""
+    if precision == "auto":
+        hardware = device.type == "cuda" or _cpu_has_bf16()
+    else:
+        hardware = precision == "bf16"
+    return torch.bfloat16 if hardware else None
+
+
+def _cpu_has_bf16() -> bool:
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
 
 
 def train(
