@@ -43,6 +43,9 @@ def test_one_panel_a_score_with_its_values_units_and_direction(table):
             rows = table[table["system"] == system]
             np.testing.assert_array_equal(lines[system].get_xdata(), rows["lead_time"])
             np.testing.assert_array_equal(lines[system].get_ydata(), rows[column])
+    low, high = panels[3].get_ylim()
+    assert low == 0
+    assert high >= 1.1  # the perfect frequency bias is well inside
     words = " | ".join(_texts(figure))
     for text in ("(mm h⁻¹)²  (lower is better)", "higher is better", "≥ 1 mm h⁻¹, 10 km", "1 is best", "0 is best"):
         assert text in words

@@ -178,6 +178,8 @@ def _draw_score(
         ax.plot(rows["lead_time"], rows[column], label=system.replace("_", " "), **style)
     if "best" in score.better:
         ax.axhline(score.perfect, color="#999999", lw=0.8, zorder=1)
+        if score.perfect:  # a ratio: from 0 on, so that a few per cent do not look like much
+            ax.set_ylim(0, max(1.1 * score.perfect, ax.get_ylim()[1]))
     elif score.power == 0 and name != "corr":
         ax.set_ylim(0, min(1.02, ax.get_ylim()[1] * 1.02))
     elif score.power:
