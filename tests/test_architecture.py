@@ -55,12 +55,6 @@ def test_imports_only_go_down() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_no_module_hides_a_public_function() -> None:
-    """Importing ``cubecast.x`` sets ``cubecast.x`` to the module: a function of that name would be gone."""
-    hidden = {p.stem for p in (ROOT / "src" / "cubecast").iterdir()} & set(cubecast.__all__)
-    assert not hidden
-
-
 def test_importing_cubecast_is_cheap() -> None:
     heavy = "{'torch', 'matplotlib', 'cartopy', 'netCDF4', 'zarr', 'distributed', 'typer'}"
     done = run(sys.executable, "-c", f"import sys, cubecast; print(sorted({heavy} & set(sys.modules)))")
