@@ -62,6 +62,7 @@ def forecast_frames(
     members = field.sizes.get(REALIZATION, 0)
     if members:
         field = field.mean(REALIZATION, keep_attrs=True)
+    _check_fields(field)
     field = shown(field.transpose(lead_name, ...).load())
     months = "nominal months" in str(forecast[lead_name].attrs.get("comment", ""))
     unit = str(forecast[ref_name].attrs.get("units", ""))
@@ -79,7 +80,9 @@ def forecast_frames(
 
 def cube_frames(cube: xr.DataArray, *, variable: str | None = None) -> Frames:
     """All frames of a cube."""
-    field = shown(_channel(check_cube(cube), variable).load())
+    field = _channel(check_cube(cube), variable)
+    _check_fields(field)
+    field = shown(field.load())
     dim = sequence_dim(field)
     months, unit = cube_step(cube).kind == "months", str(cube[dim].attrs.get("units", ""))
     times = [time_text(v, months=months, unit=unit) for v in cube[dim].values]
@@ -156,6 +159,17 @@ def _variable(forecast: xr.Dataset, variable: str | None) -> xr.DataArray:
     if variable is not None and variable not in forecast.data_vars:
         raise UsageError("variable", found=repr(variable), allowed=", ".join(str(n) for n in forecast.data_vars))
     return forecast[variable if variable is not None else next(iter(forecast.data_vars))]
+
+
+def _check_fields(field: xr.DataArray) -> None:
+    """Refuse point series: ``field`` must be one sequence of fields (frame, y, x)."""
+    if field.ndim != 3:
+        raise InputError(
+            f"no map of {field.name!r}",
+            found=f"dims {field.dims}",
+            allowed="fields (..., y, x)",
+            remedy="draw a point series with cubecast.charts.plot_series",
+        )
 
 
 def _channel(cube: xr.DataArray, variable: str | None) -> xr.DataArray:

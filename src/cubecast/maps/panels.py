@@ -100,6 +100,8 @@ def draw_panels(
     figure = Figure(figsize=layout.size, dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     drawn = Drawn(figure, [], [])
+    wide, high = layout.size
+    figure.text(layout.left / wide, 1 - 0.12 / high, text, fontsize=11, fontweight="bold", va="top", linespacing=1.3)
     for i, row in enumerate(panels):
         for j, panel in enumerate(row):
             lowest = i == len(panels) - 1 or len(panels[i + 1]) <= j
@@ -110,8 +112,6 @@ def draw_panels(
             draw_graticule(ax, place, left=j == 0, bottom=lowest)
             set_title(ax, panel.title)
     _draw_bars(figure, panels, layout)
-    wide, high = layout.size
-    figure.text(layout.left / wide, 1 - 0.12 / high, text, fontsize=11, fontweight="bold", va="top", linespacing=1.3)
     if attribution:
         figure.text(layout.left / wide, 0.07 / high, attribution, fontsize=6.5, color="#555555", va="bottom")
     return drawn

@@ -81,15 +81,8 @@ def find_place(field: xr.DataArray) -> Place:
         field: last two dims (y, x): lat/lon in degrees, or projected in m or km with a grid mapping, or neither.
 
     Raises:
-        InputError: not a field, or coordinates that cannot be drawn.
+        InputError: coordinates that cannot be drawn.
     """
-    if field.ndim < 2:
-        raise InputError(
-            f"no map of {field.name!r}",
-            found=f"dims {field.dims}",
-            allowed="fields (..., y, x)",
-            remedy="draw a point series with cubecast.charts.plot_series",
-        )
     y_dim, x_dim = (str(d) for d in field.dims[-2:])
     frame = field.isel(dict.fromkeys(field.dims[:-2], 0), drop=True)
     crs = cube_crs(frame.expand_dims("frame"))  # which asks for a cube: a sequence dim first
