@@ -454,6 +454,27 @@ def test_a_folder_of_maps(tmp_path: Path) -> None:
         assert (np.asarray(first) != np.asarray(second)).any()  # the titles differ
 
 
+def test_a_folder_of_maps_is_begun_only_when_it_can_be_finished(tmp_path: Path) -> None:
+    cube, made = rain(), persistence(rain())
+    later = cube.assign_coords(time=cube.time + np.timedelta64(9, "D"))
+    for options, error in (
+        ({"animations": ["avi"]}, "'avi'.*allowed: gif, mp4, html"),
+        ({"cube": cube[:, 1:]}, "does not lie on the grid"),
+        ({"cube": later}, "none of the valid times"),
+        ({"variable": "snow"}, "snow"),
+    ):
+        with pytest.raises((UsageError, InputError), match=error):
+            draw_maps(made, tmp_path / "maps", **options)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_forecasts_beyond_the_observations_get_maps_without_a_comparison(tmp_path: Path) -> None:
+    cube = rain(frames=4)
+    two = xr.concat([persistence(cube, at=i, leads=1) for i in (2, 3)], "forecast_reference_time", join="outer")
+    names = [p.name for p in draw_maps(two, tmp_path, cube=cube, coastline="none")]
+    assert [n for n in names if "comparison" in n] == ["rainfall_rate_20170509T1210_comparison.png"]
+
+
 def test_bad_requests_are_named() -> None:
     cube, made = rain(), persistence(rain())
     for options, error in (

@@ -74,7 +74,7 @@ def animate(
         frames = cube_frames(source, variable=variable)
     else:
         frames = forecast_frames(source, variable=variable, reference=reference)
-    columns = [list(frames.field.values)]
+    columns = [frames.values()]
     if cube is not None:
         columns.insert(0, observed_values(cube, frames))
     place = find_place(frames.field)

@@ -22,10 +22,11 @@ Values = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Frames:
-    """Fields in the order of time, loaded, in the units that are shown.
+    """Fields in the order of time, in the units that are shown.
 
-    ``field`` has dims (frame, y, x); ``times`` and ``leads`` are texts, one a frame (no leads for a cube);
-    ``valid`` are the values of the sequence coordinate; ``heading`` is the title of a figure of them.
+    ``field`` has dims (frame, y, x) and may be lazy; ``times`` and ``leads`` are texts, one a frame (no leads for a
+    cube); ``valid`` are the values of the sequence coordinate; ``heading`` is the title of a figure of them,
+    ``reference`` the reference time of a forecast.
     """
 
     field: xr.DataArray
@@ -33,6 +34,11 @@ class Frames:
     times: list[str]
     leads: list[str]
     heading: str
+    reference: Any = None
+
+    def values(self) -> list[Values]:
+        """The fields as arrays (y, x); computes them."""
+        return list(self.field.values)
 
 
 def forecast_frames(
@@ -63,7 +69,7 @@ def forecast_frames(
     if members:
         field = field.mean(REALIZATION, keep_attrs=True)
     _check_fields(field)
-    field = shown(field.transpose(lead_name, ...).load())
+    field = shown(field.transpose(lead_name, ...))
     months = "nominal months" in str(forecast[lead_name].attrs.get("comment", ""))
     unit = str(forecast[ref_name].attrs.get("units", ""))
     start = time_text(field[ref_name].values[()], months=months, unit=unit)
@@ -75,6 +81,7 @@ def forecast_frames(
         [time_text(v, months=months, unit=unit) for v in valid],
         ["+" + text for text in lead_texts(field[lead_name].values)],
         f"{title_of(field)} forecast from {start}{mean}",
+        field[ref_name].values[()],
     )
 
 
@@ -82,7 +89,7 @@ def cube_frames(cube: xr.DataArray, *, variable: str | None = None) -> Frames:
     """All frames of a cube."""
     field = _channel(check_cube(cube), variable)
     _check_fields(field)
-    field = shown(field.load())
+    field = shown(field)
     dim = sequence_dim(field)
     months, unit = cube_step(cube).kind == "months", str(cube[dim].attrs.get("units", ""))
     times = [time_text(v, months=months, unit=unit) for v in cube[dim].values]
@@ -105,7 +112,7 @@ def observed_values(cube: xr.DataArray, frames: Frames) -> list[Values]:
             allowed=f"{ {d: frames.field.sizes[d] for d in space} } with the same coordinates",
         )
     index = locate(one, frames.valid)
-    if (index < 0).all():
+    if not has_observed(cube, frames):
         first, last = one[sequence_dim(one)].values[[0, -1]]
         raise InputError(
             "the observed cube has none of the valid times of the forecast",
@@ -120,6 +127,11 @@ def observed_values(cube: xr.DataArray, frames: Frames) -> list[Values]:
             frame = convert_units(frame, unit)
         found.append(np.where(i < 0, np.nan, frame.values))
     return found
+
+
+def has_observed(cube: xr.DataArray, frames: Frames) -> bool:
+    """Whether the cube has a frame at any valid time of ``frames``."""
+    return bool((locate(check_cube(cube), frames.valid) >= 0).any())
 
 
 def time_text(value: Any, *, months: bool = False, unit: str = "") -> str:
