@@ -22,6 +22,7 @@ import cubecast
 from cubecast.atomic import make_folder
 from cubecast.errors import CubecastError, InputError, UsageError
 from cubecast.forecast import possible_references
+from cubecast.sources import open_static
 
 err = Console(stderr=True, highlight=False)
 
@@ -45,9 +46,11 @@ def file_name(time: Any) -> str:
     return f"nowcast_{text.replace('-', '').replace(':', '')}.nc"
 
 
-def forecast(model: cubecast.Nowcaster, cube: xr.DataArray, time: Any, path: Path, *, maps: bool) -> None:
+def forecast(
+    model: cubecast.Nowcaster, cube: xr.DataArray, time: Any, path: Path, *, static: xr.Dataset | None, maps: bool
+) -> None:
     """Write the forecast after ``time``; its maps come first, so that a forecast that is there has them all."""
-    result = model.predict(cube, at=[time])
+    result = model.predict(cube, at=[time], static=static)
     if maps:
         from cubecast.maps import draw_maps
 
@@ -63,11 +66,13 @@ def batch(
     start: str | None = None,
     end: str | None = None,
     every: int = 1,
+    static: str | None = None,
     maps: bool = False,
 ) -> tuple[int, int, list[str]]:
     """How many forecasts were written, how many were there already, and one line for each time that failed."""
     model = cubecast.Nowcaster.load(model_folder)
     cube = cubecast.open_cube(archive[0] if len(archive) == 1 else list(archive))
+    fields = None if static is None else open_static(static)
     times = choose(cube, model.config.task.history, start, end, every)
     make_folder(folder)
     written, there, failed = 0, 0, []
@@ -77,7 +82,7 @@ def batch(
             there += 1
             continue
         try:
-            forecast(model, cube, time, path, maps=maps)
+            forecast(model, cube, time, path, static=fields, maps=maps)
             written += 1
         except Exception as error:  # one bad frame must not cost the rest of the night
             line = " ".join(str(error).split())
@@ -96,11 +101,14 @@ def main(
     start: Annotated[str | None, typer.Option(help="First reference time.")] = None,
     end: Annotated[str | None, typer.Option(help="Last reference time, included.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Use every Nth reference time.")] = 1,
+    static: Annotated[str | None, typer.Option(help="netCDF file of the model's static fields.")] = None,
     maps: Annotated[bool, typer.Option("--maps", help="Draw maps of each new forecast too, under maps/.")] = False,
 ) -> None:
     """Write one forecast file for every reference time in ARCHIVE; skip those that are there."""
     try:
-        written, there, failed = batch(archive, model, output, start=start, end=end, every=every, maps=maps)
+        written, there, failed = batch(
+            archive, model, output, start=start, end=end, every=every, static=static, maps=maps
+        )
     except CubecastError as error:
         typer.echo(f"batch_nowcast: error: {error}", err=True)
         sys.exit(error.exit_code)

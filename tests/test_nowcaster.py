@@ -171,9 +171,7 @@ def test_cubes_of_several_grids_and_a_validation_cube(rain):
 def two_channels(cube):
     """Rain and a temperature that moves with it."""
     both = xr.concat([cube, 280 + cube / 2], "channel").transpose("time", "channel", "y", "x")
-    both = both.assign_coords(
-        channel=["rainfall_rate", "air_temperature"], channel_units=("channel", ["mm h-1", "K"])
-    )
+    both = both.assign_coords(channel=["rainfall_rate", "air_temperature"], channel_units=("channel", ["mm h-1", "K"]))
     both.attrs.pop("units")
     return both
 

@@ -111,9 +111,9 @@ def validation_of(model, cube):
 
 
 def test_a_loss_that_is_not_finite_is_loud(rain):
-    with pytest.raises(FailedError, match="no longer finite.*lower learning_rate"):
-        cube = rain(40)
-        Nowcaster(**SMALL, learning_rate=1e30).fit(cube)
+    cube, model = rain(40), Nowcaster(**SMALL, learning_rate=1e30)
+    with pytest.raises(FailedError, match=r"no longer finite.*lower learning_rate"):
+        model.fit(cube)
 
 
 def test_time_limit_stops_training(rain):
