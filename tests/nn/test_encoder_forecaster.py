@@ -133,12 +133,18 @@ def test_residual_starts_from_the_last_observed_value() -> None:
     assert (network(frames, 2) == 5.0).all()
 
 
-def test_without_residual_the_last_frame_is_not_added() -> None:
+def test_residual_keeps_a_share_of_the_last_value_and_adds_a_change() -> None:
     with_base, without = build("patches, two scales"), build("patches, two scales", residual=False)
-    without.load_state_dict(with_base.state_dict())
+    state = with_base.state_dict()
+    change = {k: v[: len(v) // 2] if k.startswith("head.") else v for k, v in state.items()}
+    keeping = {k: v[len(v) // 2 :] if k.startswith("head.") else v for k, v in state.items()}
     frames = frames_of()
     frames[:, :, 3:6] = 1.0
-    torch.testing.assert_close(with_base(frames, 2) - without(frames, 2), frames[:, [-1, -1], :2], rtol=0, atol=1e-12)
+    without.load_state_dict(keeping)
+    share = 2 / (1 + torch.exp(-without(frames, 2)))
+    without.load_state_dict(change)
+    expected = share * frames[:, [-1, -1], :2] + without(frames, 2)
+    torch.testing.assert_close(with_base(frames, 2), expected, rtol=0, atol=1e-12)
     fresh = build("patches, two scales", residual=False, trained=False)
     assert fresh(frames, 1).abs().max() > 0
 

@@ -25,7 +25,7 @@ class EncoderForecaster(nn.Module):
 
         encoder, layer l = 0 (finest) ... L-1:     e^l, s^l = layer_l(down_l(e^{l-1}))
         forecaster, layer l = L-1 ... 0:           f^l = layer'_l(up_{l+1}(f^{l+1}), start = s^l)
-        forecast:                                  unpatch(head(up_0(f^0))) [+ last observed frame]
+        forecast:                                  unpatch(head(up_0(f^0))) [see residual]
 
     Frames are first folded into patches (``patch`` x ``patch`` pixels become channels). down_l is a strided
     convolution, up_l its counterpart: nearest-neighbour resize and convolution, which leaves no checkerboard as a
@@ -37,8 +37,13 @@ class EncoderForecaster(nn.Module):
     cropped. The padding repeats the edge: zeros would stand for another value in each scaling and draw a false
     front along the edge.
 
-    With ``residual`` the network forecasts the change since the last observed value of each pixel, and its last
-    convolution starts at zero: untrained, it is persistence.
+    With ``residual`` the head has two fields, a change d and a keeping k, and with the last observed value x of each
+    pixel the forecast is
+
+        2 sigmoid(k) x + d
+
+    The head starts at zero: untrained, the network is persistence. Keeping is a factor, so that smooth fields can fade
+    what was there (damped persistence of an anomaly; rain that moves on) without drawing all its detail once more.
 
     Sources: Shi et al. (2015), DOI 10.48550/arXiv.1506.04214; Shi et al. (2017), DOI 10.48550/arXiv.1706.03458.
 
@@ -49,7 +54,7 @@ class EncoderForecaster(nn.Module):
         patch: side of the patches, in pixels.
         make_cell: builds the cell of one layer.
         grid: y and x size of the frames, when the cells need to know it; None: any.
-        residual: forecast the change.
+        residual: forecast what is kept of the last observed value, and the change.
 
     Raises:
         UsageError: not as many strides as layers.
@@ -83,7 +88,7 @@ class EncoderForecaster(nn.Module):
             self.forecaster.append(RecurrentLayer(make_cell(coarser, hidden, size)))
             self.up.append(_upscale(hidden, stride))
             width = hidden
-        self.head = nn.Conv2d(hidden_channels[0], layout.outputs * patch**2, 1)
+        self.head = nn.Conv2d(hidden_channels[0], layout.outputs * patch**2 * (2 if residual else 1), 1)
         if residual:
             for parameter in self.head.parameters():
                 nn.init.zeros_(parameter)
@@ -107,7 +112,10 @@ class EncoderForecaster(nn.Module):
             outputs, _ = layer(above, horizon, state)
             sequence = above = _each_frame(up, outputs)
         forecast = F.pixel_shuffle(_each_frame(self.head, sequence), self.patch)[..., :ny, :nx]
-        return forecast + self.layout.last_observed(frames) if self.residual else forecast
+        if not self.residual:
+            return forecast
+        change, keeping = forecast.chunk(2, dim=2)
+        return 2 * keeping.sigmoid() * self.layout.last_observed(frames) + change
 
     def _check(self, frames: Tensor, horizon: int) -> None:
         if horizon < 1:
