@@ -383,20 +383,32 @@ def test_a_folder_without_permission(tmp_path: Path) -> None:
         temporary.write_text("x")
 
 
-def test_a_full_disk_is_named(tmp_path: Path) -> None:
+FULL = """
+import resource, signal, sys
+from cubecast.write import atomic_path, read_forecast, write_forecast
+given = read_forecast(sys.argv[1]).load()
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+if sys.argv[2].endswith(".bin"):
+    with atomic_path(sys.argv[2]) as path:
+        path.write_bytes(bytes(2000))
+write_forecast(given, sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("name", ["f.bin", "f.nc", "f.zarr"])
+def test_a_full_disk_leaves_nothing(name: str, tmp_path: Path) -> None:
     """Linux limits the size of a file for a process: the write fails as it does on a full disk."""
-    code = (
-        "import resource, signal, sys; from cubecast.atomic import atomic_path\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "with atomic_path(sys.argv[1]) as path: path.write_bytes(bytes(2000))\n"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "f.bin")], capture_output=True, text=True, check=False
-    )
-    assert "OutputError: cannot write" in run.stderr
-    assert "full disk" in run.stderr
+    (tmp_path / "out").mkdir()
+    given = forecast(grid(STEREO), leads=3).isel(x=np.arange(400) % 7)
+    given["rainfall_rate"] = given.rainfall_rate + np.random.default_rng(0).random(given.rainfall_rate.shape)
+    write_forecast(given, tmp_path / "in.nc")
+    command = [sys.executable, "-c", FULL, str(tmp_path / "in.nc"), str(tmp_path / "out" / name)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert f"OutputError: cannot write {tmp_path / 'out' / name}: found" in run.stderr
+    assert name == "f.nc" or "a full disk" in run.stderr
     assert "bytes free" in run.stderr
-    assert not list(tmp_path.iterdir())
+    assert not list((tmp_path / "out").iterdir())
 
 
 # -------------------------------------------------------------------------------------------------- atomic_path

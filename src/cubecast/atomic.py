@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -112,11 +113,17 @@ def _sync(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
+    """Remove a file or folder, if there. What is left of a writer's threads may still put files into a folder."""
+    if not path.is_dir():
         with suppress(OSError):
             path.unlink(missing_ok=True)
+        return
+    for pause in (0.05, 0.1, 0.2, 0.5, 1.0):
+        shutil.rmtree(path, ignore_errors=True)
+        time.sleep(pause)
+        if not path.exists():
+            return
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _output_error(target: Path, error: OSError) -> OutputError:

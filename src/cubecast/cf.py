@@ -96,7 +96,8 @@ def _encoding(
     if sort in "OSUT" or not variable.ndim or not variable.size:
         return out
     sizes = zip(variable.dims, variable.shape, strict=True)
-    chunks = tuple(1 if field and dim in ones else min(size, TILE) for dim, size in sizes)
+    tile = TILE if variable.ndim > 1 else variable.size
+    chunks = tuple(1 if field and dim in ones else min(size, tile) for dim, size in sizes)
     if kind == "netcdf":
         return out | {"zlib": True, "complevel": 4, "shuffle": True, "fletcher32": True, "chunksizes": chunks}
     from zarr.codecs import Crc32cCodec, ZstdCodec  # here: those who write netCDF need not load zarr

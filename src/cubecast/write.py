@@ -144,6 +144,12 @@ def _write(dataset: xr.Dataset, path: str | os.PathLike[str], *, ones: tuple[str
 
 
 def _rechunk(dataset: xr.Dataset, encoding: dict[str, Any]) -> xr.Dataset:
-    """Lazy variables with one dask chunk a stored chunk: two tasks that write into one chunk would lose data."""
-    lazy = {str(n): v for n, v in dataset.data_vars.items() if v.chunks is not None and v.size}
-    return dataset.assign({n: v.chunk(dict(zip(v.dims, encoding[n]["chunks"], strict=True))) for n, v in lazy.items()})
+    """``dataset`` with one dask task a stored chunk.
+
+    Two tasks that write into one chunk would lose data; and zarr, given several chunks at once, goes on writing in
+    the background when one of them has failed.
+    """
+    chunks = {str(n): encoding[str(n)].get("chunks") for n in dataset.data_vars}
+    return dataset.assign(
+        {n: dataset[n].chunk(dict(zip(dataset[n].dims, c, strict=True))) for n, c in chunks.items() if c}
+    )
