@@ -177,11 +177,13 @@ def test_bf16_autocast_stays_near_float32(name: str, device: str) -> None:
     assert not torch.equal(rough.float(), exact)
 
 
-def test_forget_gates_start_open_and_the_other_biases_at_zero() -> None:
+def test_start_values_of_biases() -> None:
     for bias in (LSTMCell(2, 3).linear.bias, ConvLSTMCell(2, 3).conv.bias):
         assert bias is not None
         assert bias.tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0]
     assert LSTMCell(2, 3, forget_bias=0.0).linear.bias.abs().sum() == 0
+    assert GRUCell(2, 3).input.bias.tolist() == [2, 2, 2, -2, -2, -2, 0, 0, 0]
+    assert GRUCell(2, 3, gate_bias=0.0).input.bias.abs().sum() == 0
 
 
 def test_recurrent_weights_start_orthogonal_gate_by_gate() -> None:

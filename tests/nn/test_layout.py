@@ -25,9 +25,11 @@ def test_numbers_that_do_not_add_up_are_refused(total: int, outputs: int, masks:
         Layout(total, outputs, masks=masks, static=static)
 
 
-def test_last_observed_value_of_each_pixel() -> None:
+def test_last_and_mean_observed_value_of_each_pixel() -> None:
     values = torch.tensor([[1.0, 2.0, 0.0], [4.0, 0.0, 0.0], [7.0, 8.0, 0.0], [0.0, 9.0, 0.0]])  # time, x
     seen = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
     frames = torch.stack([values, seen], 1)[None, :, :, None, :]
     assert Layout(2, 1, masks=True).last_observed(frames).flatten().tolist() == [7.0, 9.0, 0.0]
     assert Layout(2, 1, masks=False).last_observed(frames).flatten().tolist() == [0.0, 9.0, 0.0]
+    assert Layout(2, 1, masks=True).mean_observed(frames).flatten().tolist() == pytest.approx([4.0, 19 / 3, 0.0])
+    assert Layout(2, 1, masks=False).mean_observed(frames).flatten().tolist() == [3.0, 4.75, 0.0]

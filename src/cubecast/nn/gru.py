@@ -19,6 +19,10 @@ class GRUCell(Cell):
         n_t = tanh(W_n x_t + b_n + r_t (U_n h_{t-1} + b_u))              ``reset="after"`` (cuDNN, torch.nn)
         h_t = (1 - z_t) n_t + z_t h_{t-1}
 
+    b_r starts at ``gate_bias`` and b_z at minus that: a new cell passes its whole state through U_n, which starts
+    orthogonal, and forgets gently; with open update gates it would average over time, which trains less well on
+    short noisy series. These are start values, so weights carry over from ``torch.nn.GRU`` unchanged.
+
     ``input`` holds W_r, W_z, W_n in one map, ``gates`` U_r and U_z, ``candidate`` U_n (and b_u).
     ``torch.nn.GRU`` weights, with n rows a gate: ``input.weight = weight_ih``,
     ``input.bias = bias_ih + cat([bias_hh[:2n], 0])``, ``gates.weight = weight_hh[:2n]``,
@@ -29,7 +33,14 @@ class GRUCell(Cell):
 
     state_size = 1
 
-    def __init__(self, in_channels: int, hidden_channels: int, *, reset: Literal["after", "before"] = "after") -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        *,
+        reset: Literal["after", "before"] = "after",
+        gate_bias: float = 2.0,
+    ) -> None:
         super().__init__(in_channels, hidden_channels)
         self.reset = reset
         self.input = nn.Linear(in_channels, 3 * hidden_channels)
@@ -41,6 +52,8 @@ class GRUCell(Cell):
         for bias in (self.input.bias, self.candidate.bias):
             if bias is not None:
                 nn.init.zeros_(bias)
+        nn.init.constant_(self.input.bias[:hidden_channels], gate_bias)
+        nn.init.constant_(self.input.bias[hidden_channels : 2 * hidden_channels], -gate_bias)
 
     def forward(self, x: Instant | None, state: State) -> tuple[Hidden, State]:
         """One step; ``state`` is (h,)."""

@@ -61,3 +61,14 @@ class Layout:
         place = torch.arange(frames.shape[1], device=frames.device).view(1, -1, 1, 1, 1)
         last = (place * (frames[:, :, self.output_masks] > 0.5)).amax(dim=1, keepdim=True)
         return values.gather(1, last)
+
+    def mean_observed(self, frames: Frames) -> Tensor:
+        """The mean of the observed values of each output variable and pixel ``(batch, 1, output, y, x)``.
+
+        Where nothing was observed it is 0.
+        """
+        values = frames[:, :, : self.outputs]
+        if not self.masks:
+            return values.mean(dim=1, keepdim=True)
+        seen = frames[:, :, self.output_masks]
+        return (values * seen).sum(dim=1, keepdim=True) / seen.sum(dim=1, keepdim=True).clamp(min=1.0)

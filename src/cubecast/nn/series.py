@@ -25,23 +25,24 @@ States = list[tuple[Tensor, ...] | None]
 class SeriesForecaster(nn.Module):
     """A stack of recurrent layers over the history of each point on its own, and a dense head.
 
-        h^0_t = layer_0(x_t),  h^l_t = layer_l(h^{l-1}_t)
-        y_{t+1} = dense(h^{L-1}_t)                                       ``residual=False``
-        y_{t+1} = y_t + dense(h^{L-1}_t)                                 ``residual=True``
+        h^0_t = layer_0(x_t - m),  h^l_t = layer_l(h^{l-1}_t)
+        y_{t+1} = m + dense(h^{L-1}_t)
 
     For further steps the loop is closed: the forecast y goes back in as the next observed value (its mask, if
     there is one, says observed), and the other channels keep their last values.
 
-    With ``residual`` the output variables go in relative to b, the last observed value of the history, and the change
-    from step to step comes out. A constant added to the series then adds the same constant to the forecast, so a
-    trend that leaves the range of the training data is followed; without it, a saturating cell has never seen such
-    values. The dense head starts at zero: untrained, the forecaster is persistence.
+    With ``residual`` m is the mean of the observed history of each output variable, else 0. Relative to its window a
+    trend never leaves the range of the training data: a constant added to the series adds the same constant to
+    the forecast, which a saturating cell cannot learn from values that it has not seen (the same idea as the
+    reversible normalisation of Kim et al. 2022, https://openreview.net/forum?id=cGDAkQo1C0p, without the scale). The
+    mean, and not the last value, because the last value carries its noise into every input and into the forecast.
+    The dense head then starts at zero: untrained, the forecast is the mean of the history.
 
     Args:
         layout: what the input channels are.
         hidden_channels: one number a layer.
         make_cell: builds the cell of one layer.
-        residual: forecast the change.
+        residual: forecast the difference from the mean of the history.
     """
 
     def __init__(
@@ -70,33 +71,32 @@ class SeriesForecaster(nn.Module):
         if frames.shape[2] != self.layout.total:
             raise UsageError("input of the network", found=f"{frames.shape[2]} channels", allowed=self.layout.total)
         batch, _, _, ny, nx = frames.shape
-        base = _points(self.layout.last_observed(frames))
         series = _points(frames)
-        if not self.residual:
-            base = torch.zeros_like(base)
-        forecast = self._roll_out(self._relative(series, base), horizon, start=base)
+        if self.residual:
+            mean = _points(self.layout.mean_observed(frames))
+            forecast = mean + self._roll_out(self._relative(series, mean), horizon)
+        else:
+            forecast = self._roll_out(series, horizon)
         return forecast.unflatten(0, (batch, ny, nx)).permute(0, 3, 4, 1, 2)
 
-    def _relative(self, series: Tensor, base: Tensor) -> Tensor:
-        """The output variables relative to ``base``; missing ones at zero."""
-        count = self.layout.outputs
-        relative = series[..., :count] - base
+    def _relative(self, series: Tensor, mean: Tensor) -> Tensor:
+        """``series`` with its output variables relative to ``mean``; missing ones stay at zero."""
+        values, others = series.tensor_split([self.layout.outputs], dim=-1)
+        relative = values - mean
         if self.layout.masks:
             relative = relative * series[..., self.layout.output_masks]
-        return torch.cat([relative, series[..., count:]], dim=-1)
+        return torch.cat([relative, others], dim=-1)
 
-    def _roll_out(self, series: Tensor, horizon: int, *, start: Tensor) -> Tensor:
-        """Forecasts ``(point, horizon, output)`` after ``series``, whose values are relative to ``start``."""
+    def _roll_out(self, series: Tensor, horizon: int) -> Tensor:
+        """The ``horizon`` values ``(point, horizon, output)`` after ``series``, each fed back to get the next."""
         states: States = [None] * len(self.layers)
-        value = torch.zeros_like(start)
         held = series[:, -1:].clone()
         held[..., self.layout.output_masks] = 1.0
         forecast = []
         for _ in range(horizon):
             top, states = self._run(series, states)
-            change = self.head(top[:, -1:])
-            value = value + change if self.residual else change
-            forecast.append(start + value)
+            value = self.head(top[:, -1:])
+            forecast.append(value)
             series = torch.cat([value.to(held.dtype), held[..., self.layout.outputs :]], dim=-1)
         return torch.cat(forecast, dim=1)
 
