@@ -154,3 +154,33 @@ def test_series_are_fields_of_one_column():
     stations = xr.DataArray(np.zeros((9, 3)), dims=("time", "station"), coords={"time": time}, attrs={"units": "K"})
     assert next(make([one], mask_channel=False).epoch(0)).inputs.shape == (4, 3, 1, 1, 1)
     assert next(make([stations], mask_channel=False).epoch(0)).inputs.shape == (4, 3, 1, 3, 1)
+
+
+def test_negate_mirrors_whole_samples_but_neither_masks_nor_static_fields():
+    cube = counting(40) + 1.0
+    cube.attrs["units"] = "1"
+    cube[5, 0, 0] = np.nan
+    static = np.full((1, 4, 6), 7.0, np.float32)
+    signs = []
+    for batch in make([cube], negate=True, static=[static]).epoch(0):
+        sign = torch.sign(batch.inputs[:, 0, 0, 1, 1])
+        start = batch.inputs[:, 0, 0, 1, 1].abs()
+        assert torch.equal(batch.targets[:, 0, 0, 1, 1], sign * (start + 3))
+        assert set(batch.inputs[:, :, 1].unique().tolist()) <= {0.0, 1.0}
+        assert (batch.inputs[:, :, 2] == 7).all()
+        signs += sign.tolist()
+    assert 8 <= signs.count(-1.0) <= 28, "about half of 36"
+    assert all((b.inputs >= 0).all() for b in make([cube], negate=True, train=False).epoch(0))
+
+
+def test_validation_on_whole_fields_beside_training_on_crops():
+    cube = counting(20, size=(9, 12))
+    settings = {"crop": 4, "crops_per_window": 3, "validate_whole": True}
+    shapes = {
+        train: [tuple(b.inputs.shape) for b in make([cube], train=train, **settings).epoch(0)]
+        for train in (True, False)
+    }
+    assert {shape[-2:] for shape in shapes[True]} == {(4, 4)}
+    assert {shape[-2:] for shape in shapes[False]} == {(9, 12)}
+    assert (sum(s[0] for s in shapes[True]), sum(s[0] for s in shapes[False])) == (48, 16)
+    assert len(make([cube], train=False, **settings)) == len(shapes[False])

@@ -83,6 +83,11 @@ def test_position_and_season_need_a_place_and_a_time(rain):
         Nowcaster(Config.preset("series", season=True, epochs=1, history=4)).fit(depth)
 
 
+def test_values_that_cannot_be_negative_are_not_negated(rain):
+    with pytest.raises(UsageError, match=r"setting negate: found scaling \['log'\]; allowed: monthly_anomaly"):
+        Nowcaster(history=3, horizon=2, hidden_channels=[4], crop=16, epochs=1, negate=True).fit(rain(30))
+
+
 def test_a_model_with_position_and_season_uses_them_and_comes_back_from_disk(tmp_path):
     cube = ocean(lat=np.arange(-8.0, 8), lon=np.arange(16.0))
     model = Nowcaster(

@@ -94,7 +94,9 @@ def test_tensorboard_events_are_written(rain, tmp_path):
 
 def test_the_best_epoch_is_kept_and_patience_stops(rain):
     # A learning rate that ruins the weights: the first epochs are the best, and patience ends the run.
-    model = Nowcaster(**{**SMALL, "epochs": 30, "learning_rate": 1.0, "average": 0.0, "patience": 2}).fit(rain(40))
+    model = Nowcaster(
+        **{**SMALL, "epochs": 30, "learning_rate": 1.0, "average": 0.0, "patience": 2, "precision": "fp32"}
+    ).fit(rain(40))
     losses = [r["validation_loss"] for r in model.log]
     assert len(losses) < 30
     assert int(np.argmin(losses)) == len(losses) - 3
@@ -146,3 +148,54 @@ def test_unknown_device_is_refused():
 def test_training_on_cuda_learns(rain):
     model = Nowcaster(**{**SMALL, "epochs": 8, "learning_rate": 3e-3}, device="cuda").fit(rain(40))
     assert model.log[-1]["validation_loss"] < 0.8 * model.log[0]["validation_loss"]
+
+
+def test_refit_trains_anew_on_both_parts_for_the_best_number_of_epochs(rain, tmp_path):
+    # A learning rate that ruins the weights: the best epoch is not the last one.
+    cube = rain(40).copy(deep=True)
+    cube[30:] *= 3
+    settings = {**SMALL, "epochs": 30, "learning_rate": 1.0, "average": 0.0, "patience": 2, "precision": "fp32"}
+    first = Nowcaster(**settings).fit(cube)
+    model = Nowcaster(**settings, refit=True).fit(cube, directory=tmp_path)
+    losses = [r["validation_loss"] for r in model.log]
+    best = int(np.argmin(losses)) + 1
+    assert losses == [r["validation_loss"] for r in first.log]
+    assert best < len(losses), "the case must have a best epoch before the last"
+    with open(tmp_path / "refit" / LOG, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == best
+    assert {r["validation_loss"] for r in rows} == {"nan"}
+    rates = [r["learning_rate"] for r in model.log[:best]]
+    assert [float(r["learning_rate"]) for r in rows] == pytest.approx(rates, rel=0.1), "the same schedule"
+    assert model.training_period == (cube.time.values[0], cube.time.values[-1])
+    assert first.training_period[1] < cube.time.values[-1]
+    scales = [m._channels.scalings["rainfall_rate"].scale for m in (first, model)]
+    assert scales[0] != scales[1]
+    assert not equal(weights(first), weights(model))
+
+
+def test_refit_with_validation_cubes_trains_on_them_too(rain):
+    model = Nowcaster(**{**SMALL, "epochs": 1}, refit=True).fit(rain(30), validation=rain(12, size=(20, 20)))
+    assert [part["frames"] for part in model._about["trained_on"]] == [30, 12]
+
+
+@pytest.mark.parametrize("last_step", [13, 50])
+def test_a_refit_that_is_killed_and_resumed_ends_with_the_same_bits(rain, tmp_path, monkeypatch, last_step):
+    settings = {**SMALL, "refit": True}
+    whole = Nowcaster(**settings).fit(rain(40), directory=tmp_path / "whole")
+    step, done = training._step, []
+
+    def killing(run, *args, **kwargs):
+        done.append(1)
+        if len(done) == last_step:
+            raise Killed
+        return step(run, *args, **kwargs)
+
+    monkeypatch.setattr(training, "_step", killing)
+    with pytest.raises(Killed):
+        Nowcaster(**settings).fit(rain(40), directory=tmp_path / "cut")
+    monkeypatch.setattr(training, "_step", step)
+    assert (tmp_path / "cut" / "refit" / CHECKPOINT).exists() == (last_step == 50)
+    resumed = Nowcaster(**settings).fit(rain(40), directory=tmp_path / "cut", resume=True)
+    assert equal(weights(whole), weights(resumed))
+    assert [r["validation_loss"] for r in whole.log] == [r["validation_loss"] for r in resumed.log]

@@ -1,7 +1,7 @@
 """The bridge from cubes to tensors: windows are read block by block, shuffled, and stacked into batches.
 
 One epoch reads every block once. A block is a run of neighbouring windows of one cube; `shuffle_blocks` blocks, in
-random order, make a pool whose samples are mixed. Order, crops and flips depend on ``(seed, epoch)`` alone.
+random order, make a pool whose samples are mixed. Order, crops, flips and signs depend on ``(seed, epoch)`` alone.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Batches:
         data: crops, batch size and shuffling.
         static: static planes (field, y, x) of every cube, or None.
         wet_bias: as in `DataConfig`; 0 for fields that are not rain.
-        seed: seed of order, crops and flips.
+        seed: seed of order, crops, flips and signs.
         train: False keeps the order and draws the same crops in every epoch.
     """
 
@@ -83,7 +83,8 @@ class Batches:
         self.cubes, self.channels, self.task, self.data = cubes, channels, task, data
         self.static, self.seed, self.train, self.wet_bias = static, seed, train, wet_bias
         self._blocks = _blocks(cubes, windows)
-        self._crop = data.crop if len(space_dims(cubes[0])) == 2 else None
+        whole = len(space_dims(cubes[0])) < 2 or (data.validate_whole and not train)
+        self._crop = None if whole else data.crop
         self._wet: dict[int, Array] = {}
         if self._crop and wet_bias:
             for index in {w.cube for w in windows}:
@@ -144,6 +145,9 @@ class Batches:
                     inputs, targets = np.flip(inputs, axis), np.flip(targets, axis)
             if rng.random() < 0.5 and inputs.shape[-1] == inputs.shape[-2]:
                 inputs, targets = inputs.swapaxes(-1, -2), targets.swapaxes(-1, -2)
+        if self.train and self.data.negate and rng.random() < 0.5:
+            values = np.arange(inputs.shape[1]) < len(self.channels.inputs)  # neither masks nor known fields
+            inputs, targets = np.where(values[:, None, None], -inputs, inputs), -targets
         return inputs, targets
 
     def _place(self, window: Window, rng: np.random.Generator) -> Window:

@@ -211,7 +211,10 @@ def _position(cube: xr.DataArray) -> Array:
     """Where each pixel is on the unit sphere (3, y, x): no seam at the date line, no pole that is a line."""
     if not is_latlon(cube):
         raise UsageError(
-            "setting position", found=f"grid {space_dims(cube)}", allowed="a grid of latitude and longitude in degrees"
+            "setting position",
+            found=f"grid {space_dims(cube)}",
+            allowed="a grid of latitude and longitude in degrees",
+            remedy="train with position=false",
         )
     lat, lon = (np.radians(cube[d].values.astype(np.float64)) for d in space_dims(cube))
     lat, lon = np.meshgrid(lat, lon, indexing="ij")

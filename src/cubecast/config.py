@@ -47,9 +47,14 @@ class DataConfig(_Strict):
     """Steps between the starts of neighbouring windows."""
     validation: Fraction = 0.2
     """Share of the time axis, at its end, kept for validation."""
+    validate_whole: bool = False
+    """Validate on whole fields also when training is on crops: slower, and nearer to what forecasts are made of."""
     batch_size: Positive = 4
     flips: bool = False
     """Mirror and transpose training samples at random (rain does not know left from right; weather at large does)."""
+    negate: bool = False
+    """Change the sign of training samples in model space at random: a warm anomaly is as likely as its cold mirror
+    image, and a short record then teaches how anomalies change, not which ones there were."""
     shuffle_blocks: Positive = 16
     """How many blocks of windows are mixed in one shuffle."""
     prefetch: Annotated[int, Field(ge=0)] = 2
@@ -83,7 +88,7 @@ class ModelConfig(_Strict):
     reset: Literal["after", "before"] = "after"
     """GRU convention: reset gate applied after (cuDNN, torch) or before (Cho 2014) the recurrent product."""
     residual: bool = True
-    """Forecast the change since the last observed frame."""
+    """Forecast what is kept of the last observed frame, and the change since."""
     mask_channel: bool = True
     """Give the network the mask of observed values as further channels."""
     position: bool = False
@@ -146,6 +151,8 @@ class TrainingConfig(_Strict):
     """Decay of the exponential moving average of the weights; 0: none."""
     patience: Positive | None = 10
     """Epochs without a better validation loss before it stops; None: never."""
+    refit: bool = False
+    """For short records: train anew on training and validation part together, for as many epochs as were best."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of training; auto: bf16 autocast where the hardware multiplies it (CUDA, AMX, AVX512-BF16), else fp32. Forecasts
     are made in fp32 on a CPU, in this precision on CUDA."""
@@ -158,16 +165,25 @@ class TrainingConfig(_Strict):
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "rain": {
-        "data": {"crops_per_window": 6, "wet_bias": 0.5, "batch_size": 2, "flips": True},
+        "data": {"crops_per_window": 6, "wet_bias": 0.3, "batch_size": 4, "flips": True},
         "loss": {"kind": "balanced", "thresholds": [0.1, 1.0, 5.0, 10.0], "weights": [1.0, 2.0, 3.0, 5.0, 8.0]},
         "training": {"learning_rate": 2e-3, "epochs": 8, "max_minutes": 15, "patience": None},
         # 15 minutes: two events must train on two busy cores; give larger archives more with max_minutes.
     },
     "sst": {
-        "task": {"history": 6, "horizon": 3},
-        "data": {"crop": None, "validation": 0.25},
-        "model": {"hidden_channels": [32], "patch": 2},
-        "training": {"epochs": 60, "precision": "fp32"},
+        # A few years of months are a short record: a small network, mirrored samples, and in the end all of it.
+        "task": {"history": 3, "horizon": 3},
+        "data": {"crop": 48, "crops_per_window": 2, "flips": True, "negate": True, "validate_whole": True},
+        "scaling": {"harmonics": 3},
+        "model": {"hidden_channels": [16], "patch": 2, "position": True, "season": True},
+        "training": {
+            "learning_rate": 3e-3,
+            "weight_decay": 1.0,
+            "epochs": 20,
+            "patience": None,
+            "refit": True,
+            "precision": "fp32",
+        },
     },
     "series": {
         "task": {"history": 20, "horizon": 1},

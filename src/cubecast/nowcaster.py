@@ -23,7 +23,7 @@ from cubecast.forecast import check_step, reference_index, run_network
 from cubecast.losses import build_loss
 from cubecast.model_folder import read_model, write_model
 from cubecast.nn import build_network
-from cubecast.preparation import describe_source, plain, prepare
+from cubecast.preparation import TrainingData, describe_source, plain, prepare
 from cubecast.progress import Progress
 from cubecast.steps import Step
 from cubecast.training import choose_autocast, choose_device, train
@@ -67,7 +67,9 @@ class Nowcaster:
         """Train on one or more cubes of the same variables, units and step; their grids may differ.
 
         Without ``validation`` the end of each cube's time axis is kept for it, behind an embargo of a whole window.
-        Scalings are fitted on the training part only.
+        Scalings are fitted on the training part only. With the setting ``refit`` a second network is then trained on
+        training and validation part together, for as many epochs as were best in the first; its scalings are fitted
+        on both, its checkpoint is in ``directory/refit``, and the log stays that of the first.
 
         Args:
             cubes: what to train on.
@@ -85,30 +87,40 @@ class Nowcaster:
             check_cube(cube)
         self._check_kind(train_cubes + extra)
         folder = Path(directory) if directory is not None else None
-        if folder is not None:
-            make_folder(folder)
-        data = prepare(
-            train_cubes,
-            extra,
-            [] if static is None else _listed(static),
-            config=self.config,
-            progress=None if isinstance(progress, bool) else progress,
-        )
+        again = folder / "refit" if folder and self.config.training.refit else None
+        for needed in (folder, again):
+            if needed is not None:
+                make_folder(needed)
+        given = (train_cubes, extra, [] if static is None else _listed(static))
+        shown = None if isinstance(progress, bool) else progress
+        data = prepare(*given, config=self.config, progress=shown)
+        self.log = self._train(data, folder, resume=resume, progress=bool(progress))
+        if self.config.training.refit:
+            best = min(self.log, key=lambda row: row["validation_loss"])
+            data = prepare(*given, config=self.config, refit=True, progress=shown)
+            self._train(data, again, epochs=int(best["epoch"]), resume=resume, progress=bool(progress))
+        return self
+
+    def _train(
+        self, data: TrainingData, folder: Path | None, *, resume: bool, progress: bool, epochs: int | None = None
+    ) -> list[dict[str, float]]:
+        """Train a new network on prepared data and make it this model's; one log row an epoch."""
         self._channels, self._step, self.training_period = data.channels, data.step, data.period
         self._about = {"trained_on": data.trained_on}
         torch.manual_seed(self.config.training.seed)
-        self._network, self.log = train(
+        self._network, rows = train(
             self._build(),
             build_loss(self.config.loss, data.thresholds),
             data.training,
             data.validation,
             self.config.training,
+            epochs=epochs,
             directory=folder,
             resume=resume,
-            fingerprint=self.config.to_yaml() + json.dumps(self._about),
-            progress=bool(progress),
+            fingerprint=self.config.to_yaml() + json.dumps([self._about, epochs]),
+            progress=progress,
         )
-        return self
+        return rows
 
     def predict(
         self,

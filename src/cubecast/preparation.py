@@ -27,7 +27,8 @@ class TrainingData:
     channels: Channels
     step: Step
     training: Batches
-    validation: Batches
+    validation: Batches | None
+    """None for a refit."""
     thresholds: list[float]
     """The thresholds of the balanced loss in model space; empty for other losses."""
     period: tuple[Any, Any]
@@ -42,9 +43,12 @@ def prepare(
     statics: Sequence[xr.Dataset],
     *,
     config: Config,
+    refit: bool = False,
     progress: Progress | None = None,
 ) -> TrainingData:
     """Windows, channels and batches of ``cubes``; validated on ``extra``, or on the end of their own time axes.
+
+    For a ``refit`` every window of ``cubes`` and ``extra`` trains, and the scalings are fitted on all of them.
 
     Args:
         cubes: checked cubes to train on.
@@ -62,8 +66,8 @@ def prepare(
     step = cube_step(every[0])
     for cube in every:
         check_step(cube, cube_step(cube), step)
-    windows, checks = _split(cubes, extra, config)
-    parts = _parts(cubes, windows)
+    windows, checks = (_windows(every, config), []) if refit else _split(cubes, extra, config)
+    parts = _parts(every if refit else cubes, windows)
     channels = Channels.fit(
         parts,
         outputs=config.task.outputs,
@@ -73,7 +77,10 @@ def prepare(
         season=config.model.season,
         static=statics,
     )
-    rain = channels.scalings[channels.outputs[0]].kind in ("log", "dbr")
+    kinds = [scaling.kind for scaling in channels.scalings.values()]
+    rain = kinds[0] in ("log", "dbr")
+    if config.data.negate and {"log", "dbr"} & set(kinds):
+        raise UsageError("setting negate", found=f"scaling {kinds}", allowed="monthly_anomaly, standardise, identity")
     planes = [channels.static_planes(statics[i] if statics else None, cube) for i, cube in enumerate(every)]
 
     def batches(chosen: Sequence[Window], train: bool) -> Batches:
@@ -95,7 +102,7 @@ def prepare(
         channels=channels,
         step=step,
         training=batches(windows, True),
-        validation=batches(checks, False),
+        validation=batches(checks, False) if checks else None,
         thresholds=_loss_thresholds(channels, parts[0], config),
         period=(min(p[dim].values[0] for p in parts), max(p[dim].values[-1] for p in parts)),
         trained_on=[describe_source(part) for part in parts],
@@ -109,17 +116,22 @@ def _split(
     length, stride = config.task.history + config.task.horizon, config.data.stride
     if not extra:
         return split_windows(cubes, length=length, validation=config.data.validation, stride=stride)
-    both: list[list[Window]] = [[], []]
-    for side, group, offset in ((0, cubes, 0), (1, extra, len(cubes))):
-        for i, cube in enumerate(group):
-            both[side] += find_windows(cube, length=length, stride=stride, index=i + offset)
+    both = (_windows(cubes, config), _windows(extra, config, offset=len(cubes)))
+    for side, group in enumerate((cubes, extra)):
         if not both[side]:
             raise InputError(
                 ("training", "validation")[side] + " cubes are too short",
                 found=f"{[c.shape[0] for c in group]} frames",
                 allowed=f"{length} frames in a row or more (history + horizon)",
             )
-    return both[0], both[1]
+    return both
+
+
+def _windows(cubes: Sequence[xr.DataArray], config: Config, *, offset: int = 0) -> list[Window]:
+    """Every window of some cubes, the first of which is number ``offset``."""
+    length, stride = config.task.history + config.task.horizon, config.data.stride
+    found = [find_windows(c, length=length, stride=stride, index=i + offset) for i, c in enumerate(cubes)]
+    return [window for windows in found for window in windows]
 
 
 def _parts(cubes: Sequence[xr.DataArray], windows: Sequence[Window]) -> list[xr.DataArray]:

@@ -60,9 +60,10 @@ def train(
     network: nn.Module,
     loss: nn.Module,
     training: Batches,
-    validation: Batches,
+    validation: Batches | None,
     config: TrainingConfig,
     *,
+    epochs: int | None = None,
     directory: Path | None = None,
     resume: bool = False,
     fingerprint: str = "",
@@ -73,8 +74,10 @@ def train(
     Args:
         network: called as ``network(frames, horizon)``; trained in place.
         loss: called as ``loss(prediction, target, observed)``.
-        training, validation: batches; validation decides on the best weights and on early stopping.
+        training, validation: batches; validation decides on the best weights and on early stopping. None: the
+            averaged weights after the last epoch are given.
         config: learning rate, epochs and so on.
+        epochs: stop after so many of the configured epochs; the learning rate falls as for all of them.
         directory: where checkpoint and CSV log go after every epoch; None: nowhere.
         resume: go on from the checkpoint in ``directory`` when there is one.
         fingerprint: text that must be equal in a checkpoint that is resumed (the whole configuration).
@@ -93,10 +96,10 @@ def train(
         load_checkpoint(run, directory / CHECKPOINT, fingerprint)
         log.info("resumed after epoch %d", run.epoch)
     autocast = choose_autocast(config.precision, device)
-    total = config.epochs * len(training)
+    total, last = config.epochs * len(training), config.epochs if epochs is None else epochs
     start = time.monotonic()
-    with _bar(progress, total, run.step) as show, _tensorboard(config, directory) as record:
-        while run.epoch < config.epochs and not _spent(run, config, start):
+    with _bar(progress, last * len(training), run.step) as show, _tensorboard(config, directory) as record:
+        while run.epoch < last and not _spent(run, config, start):
             began, samples, summed = time.monotonic(), 0, 0.0
             for batch in training.epoch(run.epoch):
                 share = max(run.step / total, _time_share(config, start))
@@ -110,15 +113,17 @@ def train(
             row = {
                 "epoch": run.epoch,
                 "training_loss": summed / samples,
-                "validation_loss": evaluate(run.average, loss, validation, device=device, autocast=autocast),
+                "validation_loss": math.nan
+                if validation is None
+                else evaluate(run.average, loss, validation, device=device, autocast=autocast),
                 "learning_rate": run.optimizer.param_groups[0]["lr"],
                 "samples_per_second": samples / (time.monotonic() - began),
             }
-            _judge(run, row)
+            _judge(run, row, validated=validation is not None)
             record(row)
             if directory is not None:
                 save_checkpoint(run, directory, fingerprint)
-    log.info("best validation loss %.5g after epoch %d", run.best_loss, run.best_epoch)
+    log.info("kept the weights after epoch %d, validation loss %.5g", run.best_epoch, run.best_loss)
     return run.best, run.rows
 
 
@@ -182,12 +187,12 @@ def _rate(share: float, warmup: float) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, (share - warmup) / (1 - warmup))))
 
 
-def _judge(run: Run, row: dict[str, float]) -> None:
-    """Keep the averaged weights when they are the best so far, and log the epoch."""
+def _judge(run: Run, row: dict[str, float], *, validated: bool) -> None:
+    """Keep the averaged weights when they are the best so far (without validation: always), and log the epoch."""
     run.rows.append(row)
-    if not math.isfinite(row["validation_loss"]):
+    if validated and not math.isfinite(row["validation_loss"]):
         raise FailedError("the validation loss is not finite", found=row["validation_loss"])
-    if row["validation_loss"] < run.best_loss:
+    if not validated or row["validation_loss"] < run.best_loss:
         run.best_loss, run.best_epoch = row["validation_loss"], run.epoch
         run.best.load_state_dict(run.average.state_dict())
     log.info(
