@@ -61,11 +61,7 @@ def prepare(
         UsageError: static fields for some of the cubes only.
     """
     every = [*cubes, *extra]
-    if statics and len(statics) != len(every):
-        raise UsageError("static fields", found=f"{len(statics)} for {len(every)} cubes", allowed="one for each cube")
-    step = cube_step(every[0])
-    for cube in every:
-        check_step(cube, cube_step(cube), step)
+    step = _common_step(every, statics)
     windows, checks = (_windows(every, config), []) if refit else _split(cubes, extra, config)
     parts = _parts(every if refit else cubes, windows)
     channels = Channels.fit(
@@ -77,10 +73,7 @@ def prepare(
         season=config.model.season,
         static=statics,
     )
-    kinds = [scaling.kind for scaling in channels.scalings.values()]
-    rain = kinds[0] in ("log", "dbr")
-    if config.data.negate and {"log", "dbr"} & set(kinds):
-        raise UsageError("setting negate", found=f"scaling {kinds}", allowed="monthly_anomaly, standardise, identity")
+    wet_bias = _wet_bias(channels, config)
     planes = [channels.static_planes(statics[i] if statics else None, cube) for i, cube in enumerate(every)]
 
     def batches(chosen: Sequence[Window], train: bool) -> Batches:
@@ -91,7 +84,7 @@ def prepare(
             task=config.task,
             data=config.data,
             static=planes,
-            wet_bias=config.data.wet_bias if rain else 0.0,
+            wet_bias=wet_bias,
             seed=config.training.seed,
             train=train,
             progress=progress,
@@ -107,6 +100,24 @@ def prepare(
         period=(min(p[dim].values[0] for p in parts), max(p[dim].values[-1] for p in parts)),
         trained_on=[describe_source(part) for part in parts],
     )
+
+
+def _common_step(cubes: Sequence[xr.DataArray], statics: Sequence[xr.Dataset]) -> Step:
+    """The step of all cubes, each of which has its static fields if any has."""
+    if statics and len(statics) != len(cubes):
+        raise UsageError("static fields", found=f"{len(statics)} for {len(cubes)} cubes", allowed="one for each cube")
+    step = cube_step(cubes[0])
+    for cube in cubes:
+        check_step(cube, cube_step(cube), step)
+    return step
+
+
+def _wet_bias(channels: Channels, config: Config) -> float:
+    """How much crops favour wet places: as configured for rain, not at all for other fields."""
+    kinds = [scaling.kind for scaling in channels.scalings.values()]
+    if config.data.negate and {"log", "dbr"} & set(kinds):
+        raise UsageError("setting negate", found=f"scaling {kinds}", allowed="monthly_anomaly, standardise, identity")
+    return config.data.wet_bias if kinds[0] in ("log", "dbr") else 0.0
 
 
 def _split(
