@@ -152,7 +152,8 @@ class TrainingConfig(_Strict):
     patience: Positive | None = 10
     """Epochs without a better validation loss before it stops; None: never."""
     refit: bool = False
-    """For short records: train anew on training and validation part together, for as many epochs as were best."""
+    """For short records, where a year or two that validate say little of which epoch is best: after the validated
+    training train anew on training and validation part together, for all epochs, and keep these weights."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of training; auto: bf16 autocast where the hardware multiplies it (CUDA, AMX, AVX512-BF16), else fp32. Forecasts
     are made in fp32 on a CPU, in this precision on CUDA."""

@@ -68,8 +68,8 @@ class Nowcaster:
 
         Without ``validation`` the end of each cube's time axis is kept for it, behind an embargo of a whole window.
         Scalings are fitted on the training part only. With the setting ``refit`` a second network is then trained on
-        training and validation part together, for as many epochs as were best in the first; its scalings are fitted
-        on both, its checkpoint is in ``directory/refit``, and the log stays that of the first.
+        training and validation part together for all epochs, and is the one that is kept; its scalings are fitted on
+        both, its checkpoint is in ``directory/refit``, and the log stays that of the first, which was validated.
 
         Args:
             cubes: what to train on.
@@ -96,13 +96,12 @@ class Nowcaster:
         data = prepare(*given, config=self.config, progress=shown)
         self.log = self._train(data, folder, resume=resume, progress=bool(progress))
         if self.config.training.refit:
-            best = min(self.log, key=lambda row: row["validation_loss"])
             data = prepare(*given, config=self.config, refit=True, progress=shown)
-            self._train(data, again, epochs=int(best["epoch"]), resume=resume, progress=bool(progress))
+            self._train(data, again, resume=resume, progress=bool(progress))
         return self
 
     def _train(
-        self, data: TrainingData, folder: Path | None, *, resume: bool, progress: bool, epochs: int | None = None
+        self, data: TrainingData, folder: Path | None, *, resume: bool, progress: bool
     ) -> list[dict[str, float]]:
         """Train a new network on prepared data and make it this model's; one log row an epoch."""
         self._channels, self._step, self.training_period = data.channels, data.step, data.period
@@ -114,10 +113,9 @@ class Nowcaster:
             data.training,
             data.validation,
             self.config.training,
-            epochs=epochs,
             directory=folder,
             resume=resume,
-            fingerprint=self.config.to_yaml() + json.dumps([self._about, epochs]),
+            fingerprint=self.config.to_yaml() + json.dumps(self._about),
             progress=progress,
         )
         return rows

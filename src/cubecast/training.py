@@ -44,11 +44,8 @@ def choose_device(name: str) -> torch.device:
 
 def choose_autocast(precision: str, device: torch.device) -> torch.dtype | None:
     """The autocast type of a configuration; ``auto`` is bf16 where the hardware multiplies it, else none."""
-    if precision == "auto":
-        hardware = device.type == "cuda" or _cpu_has_bf16()
-    else:
-        hardware = precision == "bf16"
-    return torch.bfloat16 if hardware else None
+    in_hardware = device.type == "cuda" or _cpu_has_bf16()
+    return torch.bfloat16 if precision == "bf16" or (precision == "auto" and in_hardware) else None
 
 
 def _cpu_has_bf16() -> bool:
@@ -63,7 +60,6 @@ def train(
     validation: Batches | None,
     config: TrainingConfig,
     *,
-    epochs: int | None = None,
     directory: Path | None = None,
     resume: bool = False,
     fingerprint: str = "",
@@ -77,7 +73,6 @@ def train(
         training, validation: batches; validation decides on the best weights and on early stopping. None: the
             averaged weights after the last epoch are given.
         config: learning rate, epochs and so on.
-        epochs: stop after so many of the configured epochs; the learning rate falls as for all of them.
         directory: where checkpoint and CSV log go after every epoch; None: nowhere.
         resume: go on from the checkpoint in ``directory`` when there is one.
         fingerprint: text that must be equal in a checkpoint that is resumed (the whole configuration).
@@ -96,10 +91,10 @@ def train(
         load_checkpoint(run, directory / CHECKPOINT, fingerprint)
         log.info("resumed after epoch %d", run.epoch)
     autocast = choose_autocast(config.precision, device)
-    total, last = config.epochs * len(training), config.epochs if epochs is None else epochs
+    total = config.epochs * len(training)
     start = time.monotonic()
-    with _bar(progress, last * len(training), run.step) as show, _tensorboard(config, directory) as record:
-        while run.epoch < last and not _spent(run, config, start):
+    with _bar(progress, total, run.step) as show, _tensorboard(config, directory) as record:
+        while run.epoch < config.epochs and not _spent(run, config, start):
             began, samples, summed = time.monotonic(), 0, 0.0
             for batch in training.epoch(run.epoch):
                 share = max(run.step / total, _time_share(config, start))
