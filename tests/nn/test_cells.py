@@ -229,3 +229,20 @@ def test_pixel_peepholes_refuse_another_grid() -> None:
         ConvLSTMCell(1, 2, peephole="pixel")
     with pytest.raises(UsageError, match="exactly when peephole is 'pixel'"):
         ConvLSTMCell(1, 2, grid=(4, 5))
+
+
+def test_even_kernels_are_refused() -> None:
+    for build_cell in (ConvLSTMCell, ConvGRUCell):
+        with pytest.raises(UsageError, match="kernel_size: found 4"):
+            build_cell(1, 2, kernel_size=4)
+
+
+def test_a_layer_refuses_steps_that_its_frames_do_not_have() -> None:
+    layer, alone = RecurrentLayer(ConvLSTMCell(1, 2)), RecurrentLayer(ConvLSTMCell(0, 2))
+    frames = torch.zeros(1, 3, 1, 4, 4)
+    with pytest.raises(UsageError, match="found 2 with 3 frames"):
+        layer(frames, 2)
+    with pytest.raises(UsageError, match="found 0 with no frames"):
+        alone(None, 0, (torch.zeros(1, 2, 4, 4),) * 2)
+    with pytest.raises(UsageError, match="no state"):
+        alone(None, 2)

@@ -74,6 +74,21 @@ def test_every_parameter_receives_a_gradient(name: str, device: str) -> None:
             assert (parameter.grad != 0).float().mean() > 0.9, key
 
 
+@pytest.mark.parametrize("name", ["patches, two scales", "peephole pixel", "gru before"])
+def test_gradients_are_those_of_finite_differences(name: str) -> None:
+    network = build(name)
+    ny, nx = (7, 9) if name == "peephole pixel" else (3, 5)
+    frames = frames_of(ny, nx, batch=1, time=2)
+
+    def run(*weights: Tensor) -> Tensor:
+        named = dict(zip([n for n, _ in network.named_parameters()], weights, strict=True))
+        forecast: Tensor = torch.func.functional_call(network, named, (frames, 2))
+        return forecast
+
+    weights = [p.detach().clone().requires_grad_() for p in network.parameters()]
+    assert torch.autograd.gradcheck(run, weights, atol=1e-6, fast_mode=True)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_first_training_step_leaves_persistence(name: str) -> None:
     network, frames = build(name, trained=False), frames_of()

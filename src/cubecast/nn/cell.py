@@ -54,6 +54,17 @@ class Cell(nn.Module, ABC):
         """One step: the output (the new hidden state) and the new state."""
 
 
+def padding_of(kernel_size: int) -> int:
+    """Half the width of a convolution's kernel: the padding that keeps the size of the grid.
+
+    Raises:
+        UsageError: an even size, which has no middle.
+    """
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise UsageError("kernel_size", found=kernel_size, allowed="1, 3, 5, ...: an odd number of pixels")
+    return kernel_size // 2
+
+
 def initialise(weight: Tensor, *, in_channels: int, gates: int) -> None:
     """Fill the weight ``(gates * hidden, in_channels + hidden, ...)`` of stacked gates in place.
 

@@ -7,7 +7,7 @@ from typing import Literal, final
 import torch
 from torch import nn
 
-from cubecast.nn.cell import Cell, initialise
+from cubecast.nn.cell import Cell, initialise, padding_of
 from cubecast.shapes import Hidden, Instant, State
 
 
@@ -40,7 +40,7 @@ class ConvGRUCell(Cell):
     ) -> None:
         super().__init__(in_channels, hidden_channels)
         self.reset = reset
-        pad = kernel_size // 2
+        pad = padding_of(kernel_size)
         alone = in_channels == 0
         self.input = None if alone else nn.Conv2d(in_channels, 3 * hidden_channels, kernel_size, padding=pad)
         self.gates = nn.Conv2d(hidden_channels, 2 * hidden_channels, kernel_size, padding=pad, bias=alone)

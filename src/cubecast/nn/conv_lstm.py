@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cubecast.errors import UsageError
-from cubecast.nn.cell import Cell, initialise
+from cubecast.nn.cell import Cell, initialise, padding_of
 from cubecast.shapes import Hidden, Instant, State
 
 
@@ -51,7 +51,9 @@ class ConvLSTMCell(Cell):
                 remedy="give grid=(y, x) exactly when peephole is 'pixel'",
             )
         self.grid = grid
-        self.conv = nn.Conv2d(in_channels + hidden_channels, 4 * hidden_channels, kernel_size, padding=kernel_size // 2)
+        self.conv = nn.Conv2d(
+            in_channels + hidden_channels, 4 * hidden_channels, kernel_size, padding=padding_of(kernel_size)
+        )
         initialise(self.conv.weight, in_channels=in_channels, gates=4)
         assert self.conv.bias is not None
         nn.init.zeros_(self.conv.bias)

@@ -5,6 +5,7 @@ from typing import final
 import torch
 from torch import nn
 
+from cubecast.errors import UsageError
 from cubecast.nn.cell import Cell
 from cubecast.shapes import Outputs, Sequence, State
 
@@ -32,9 +33,16 @@ class RecurrentLayer(nn.Module):
 
         Returns:
             The hidden state after each step ``(batch, time, hidden, *space)`` and the whole state after the last.
+
+        Raises:
+            UsageError: not as many times as steps, no step at all, or neither frames nor a state.
         """
+        if steps < 1 or (frames is not None and frames.shape[1] != steps):
+            given = "no frames" if frames is None else f"{frames.shape[1]} frames"
+            raise UsageError("steps of a layer", found=f"{steps} with {given}", allowed="1 or more, one for each frame")
         if state is None:
-            assert frames is not None, "a layer without input starts from a given state"
+            if frames is None:
+                raise UsageError("a layer without input", found="no state", remedy="give it the state to start from")
             state = self.cell.zero_state(frames[:, 0])
         outputs = []
         for step in range(steps):
