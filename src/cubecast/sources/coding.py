@@ -65,7 +65,7 @@ def cf_coding(attrs: Mapping[str, Any], dtype: np.dtype[Any]) -> Coding:
     unsigned = str(attrs.get("_Unsigned", "false")).lower() == "true"
     numbers = [n for key in ("_FillValue", "missing_value") for n in _numbers(attrs.get(key))]
     if "_FillValue" not in attrs and dtype.itemsize > 1:
-        numbers.append(netCDF4.default_fillvals[dtype.str[1:]])
+        numbers.append(netCDF4.default_fillvals[f"{'u' if unsigned else dtype.kind}{dtype.itemsize}"])
     if unsigned and dtype.kind == "i":
         numbers = [n % 2 ** (8 * dtype.itemsize) for n in numbers]
     missing = tuple(n for n in dict.fromkeys(numbers) if n == n)
