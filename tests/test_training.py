@@ -46,8 +46,10 @@ class Killed(BaseException):
     """Stands for what ends a process between two steps."""
 
 
-def test_resume_after_a_kill_ends_with_the_same_bits(rain, tmp_path, monkeypatch):
-    whole = Nowcaster(**SMALL).fit(rain(40), directory=tmp_path / "whole")
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_resume_after_a_kill_ends_with_the_same_bits(rain, tmp_path, monkeypatch, optimizer):
+    settings = {**SMALL, "optimizer": optimizer}
+    whole = Nowcaster(**settings).fit(rain(40), directory=tmp_path / "whole")
     step, done = training._step, []
 
     def killing(run, *args, **kwargs):
@@ -58,11 +60,11 @@ def test_resume_after_a_kill_ends_with_the_same_bits(rain, tmp_path, monkeypatch
 
     monkeypatch.setattr(training, "_step", killing)
     with pytest.raises(Killed):
-        Nowcaster(**SMALL).fit(rain(40), directory=tmp_path / "cut")
+        Nowcaster(**settings).fit(rain(40), directory=tmp_path / "cut")
     monkeypatch.setattr(training, "_step", step)
     with safe_open(tmp_path / "cut" / CHECKPOINT, framework="pt") as file:
         assert 1 <= json.loads(file.metadata()["run"])["epoch"] < 4
-    resumed = Nowcaster(**SMALL).fit(rain(40), directory=tmp_path / "cut", resume=True)
+    resumed = Nowcaster(**settings).fit(rain(40), directory=tmp_path / "cut", resume=True)
     assert equal(weights(whole), weights(resumed))
     assert [r["validation_loss"] for r in whole.log] == [r["validation_loss"] for r in resumed.log]
 

@@ -138,6 +138,8 @@ class LossConfig(_Strict):
 class TrainingConfig(_Strict):
     """The training loop."""
 
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """sgd: with Nesterov momentum 0.9; slower, and overfits short noisy series less."""
     epochs: Positive = 20
     max_minutes: Annotated[float, Field(gt=0)] | None = None
     """Stop (and keep the best) after this time; a run that it cuts short is not reproducible from its seed."""

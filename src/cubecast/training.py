@@ -1,6 +1,6 @@
 """The training loop, in plain torch, to be read from top to bottom.
 
-Each epoch: every batch once (forward, masked loss, backward, clipped AdamW step, learning rate, averaged weights);
+Each epoch: every batch once (forward, masked loss, backward, clipped gradient, optimizer step, averaged weights);
 then the validation loss of the averaged weights; then a checkpoint. The best weights are chosen on validation
 only. A run that is killed and resumed from its checkpoint ends with the same bits as one that was not, on the same
 machine and number of threads.
@@ -85,8 +85,7 @@ def train(
     device = choose_device(config.device)
     network.to(device)
     loss.to(device)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    run = Run(network, copy.deepcopy(network), copy.deepcopy(network), optimizer)
+    run = Run(network, copy.deepcopy(network), copy.deepcopy(network), _optimizer(network, config))
     if resume and directory is not None and (directory / CHECKPOINT).exists():
         load_checkpoint(run, directory / CHECKPOINT, fingerprint)
         log.info("resumed after epoch %d", run.epoch)
@@ -120,6 +119,13 @@ def train(
                 save_checkpoint(run, directory, fingerprint)
     log.info("kept the weights after epoch %d, validation loss %.5g", run.best_epoch, run.best_loss)
     return run.best, run.rows
+
+
+def _optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    rate, decay = config.learning_rate, config.weight_decay
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=decay)
+    return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
 
 
 def evaluate(
