@@ -189,10 +189,18 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "series": {
+        # Series are short and noisy: few steps of plain gradient descent, averaged, and in the end on all of it.
         "task": {"history": 20, "horizon": 1},
         "data": {"crop": None, "batch_size": 32},
-        "model": {"cell": "lstm", "hidden_channels": [32], "patch": 1, "mask_channel": False},
-        "training": {"epochs": 200, "precision": "fp32"},
+        "model": {"cell": "gru", "hidden_channels": [64], "patch": 1},
+        "training": {
+            "optimizer": "sgd",
+            "learning_rate": 3e-2,
+            "epochs": 40,
+            "patience": None,
+            "refit": True,
+            "precision": "fp32",
+        },
     },
 }
 """Settings that differ from the defaults for each kind of data."""
