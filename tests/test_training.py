@@ -98,7 +98,8 @@ def test_tensorboard_events_are_written(rain, tmp_path):
 def test_the_best_epoch_is_kept_and_patience_stops(rain):
     # A learning rate that ruins the weights: the first epochs are the best, and patience ends the run.
     model = Nowcaster(
-        **{**SMALL, "epochs": 30, "learning_rate": 1.0, "average": 0.0, "patience": 2, "precision": "fp32"}
+        **{**SMALL, "epochs": 30, "learning_rate": 0.1, "average": 0.0, "patience": 2, "precision": "fp32"},
+        residual=False,  # else persistence would be the best
     ).fit(rain(40))
     losses = [r["validation_loss"] for r in model.log]
     assert len(losses) < 30
@@ -113,6 +114,16 @@ def validation_of(model, cube):
 
     data = prepare([cube], [], [], config=model.config)
     return build_loss(model.config.loss, []), data.validation
+
+
+def test_training_that_is_worse_than_persistence_keeps_persistence_and_says_so(rain, caplog):
+    cube = rain(40)
+    model = Nowcaster(**SMALL, learning_rate=1.0).fit(cube)
+    assert "no epoch came below the validation loss of the untrained network" in caplog.text
+    forecast = model.predict(cube)["rainfall_rate"]
+    last = cube.isel(time=-1).values
+    for lead in range(2):
+        np.testing.assert_allclose(forecast.isel(forecast_reference_time=0, lead_time=lead), last, rtol=1e-5, atol=1e-6)
 
 
 def test_a_loss_that_is_not_finite_is_loud(rain):

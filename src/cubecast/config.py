@@ -195,12 +195,19 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "model": {"cell": "gru", "hidden_channels": [64], "patch": 1},
         "training": {
             "optimizer": "sgd",
-            "learning_rate": 3e-2,
-            "epochs": 40,
+            "learning_rate": 1e-2,
+            "epochs": 60,
             "patience": None,
             "refit": True,
             "precision": "fp32",
         },
+    },
+    "moving_mnist": {
+        "task": {"history": 10, "horizon": 10},
+        "data": {"crop": None, "batch_size": 16},
+        "scaling": {"kind": "identity"},
+        "model": {"hidden_channels": [64, 64], "strides": [1, 1], "mask_channel": False, "residual": False},
+        "training": {"epochs": 20, "patience": None},
     },
 }
 """Settings that differ from the defaults for each kind of data."""
@@ -243,7 +250,7 @@ class Config(_Strict):
 
     @classmethod
     def preset(cls, name: str, /, **overrides: Any) -> Config:
-        """The settings for a kind of data: ``rain``, ``sst`` or ``series``, with overrides as in `build`.
+        """The settings for a kind of data (the keys of `PRESETS`), with overrides as in `build`.
 
         Raises:
             UsageError: an unknown preset, an unknown name or a value that is not allowed.
