@@ -94,7 +94,6 @@ def train(
     start = time.monotonic()
     if run.epoch == 0 and validation is not None:
         run.best_loss = evaluate(run.average, loss, validation, device=device, autocast=autocast)
-        log.info("untrained: validation loss %.5g", run.best_loss)
     with _bar(progress, total, run.step) as show, _tensorboard(config, directory) as record:
         while run.epoch < config.epochs and not _spent(run, config, start):
             began, samples, summed = time.monotonic(), 0, 0.0
@@ -110,9 +109,7 @@ def train(
             row = {
                 "epoch": run.epoch,
                 "training_loss": summed / samples,
-                "validation_loss": math.nan
-                if validation is None
-                else evaluate(run.average, loss, validation, device=device, autocast=autocast),
+                "validation_loss": evaluate(run.average, loss, validation, device=device, autocast=autocast),
                 "learning_rate": run.optimizer.param_groups[0]["lr"],
                 "samples_per_second": samples / (time.monotonic() - began),
             }
@@ -120,14 +117,7 @@ def train(
             record(row)
             if directory is not None:
                 save_checkpoint(run, directory, fingerprint)
-    if run.best_epoch:
-        log.info("kept the weights after epoch %d, validation loss %.5g", run.best_epoch, run.best_loss)
-    else:
-        log.warning(
-            "no epoch came below the validation loss of the untrained network, %.5g, which is kept: it forecasts what "
-            "it starts with (persistence, when residual); give more data, or validation data of the same kind",
-            run.best_loss,
-        )
+    _conclude(run)
     return run.best, run.rows
 
 
@@ -139,9 +129,16 @@ def _optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimi
 
 
 def evaluate(
-    network: nn.Module, loss: nn.Module, batches: Batches, *, device: torch.device, autocast: torch.dtype | None = None
+    network: nn.Module,
+    loss: nn.Module,
+    batches: Batches | None,
+    *,
+    device: torch.device,
+    autocast: torch.dtype | None = None,
 ) -> float:
-    """Mean loss over batches, each weighted by its observed pixels."""
+    """Mean loss over batches, each weighted by its observed pixels; NaN without batches."""
+    if batches is None:
+        return math.nan
     network.eval()
     summed = pixels = 0.0
     with torch.no_grad():
@@ -213,6 +210,17 @@ def _judge(run: Run, row: dict[str, float], *, validated: bool) -> None:
         row["validation_loss"],
         " (best)" if run.best_epoch == run.epoch else "",
     )
+
+
+def _conclude(run: Run) -> None:
+    if run.best_epoch:
+        log.info("kept the weights after epoch %d, validation loss %.5g", run.best_epoch, run.best_loss)
+    else:
+        log.warning(
+            "no epoch came below the validation loss of the untrained network, %.5g, which is kept: it forecasts what "
+            "it starts with (persistence, when residual); give more data, or validation data of the same kind",
+            run.best_loss,
+        )
 
 
 def _time_share(config: TrainingConfig, start: float) -> float:
