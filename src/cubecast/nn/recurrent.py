@@ -32,9 +32,7 @@ class RecurrentLayer(nn.Module):
 
     def __init__(self, cell: Cell, *, engine: Engine = "auto", recompute: bool = False) -> None:
         super().__init__()
-        if engine not in ("auto", "reference", "fused"):
-            raise UsageError("engine of a layer", found=engine, allowed="auto, reference, fused")
-        self.cell, self.engine, self.recompute = cell, engine, recompute
+        self.cell, self.engine, self.recompute = cell, _known(engine), recompute
 
     def forward(self, frames: Sequence | None, steps: int, state: State | None = None) -> tuple[Outputs, State]:
         """Run ``steps`` steps.
@@ -58,7 +56,22 @@ class RecurrentLayer(nn.Module):
             raise UsageError("a layer without input", found="no state", remedy="give it the state to start from")
         fused = self.engine == "fused" or (self.engine == "auto" and is_worthwhile(self.cell, frames, state))
         if fused and fits(self.cell, frames, state):
-            return run_fused(
-                self.cell, frames, steps, state, compiled=self.engine == "fused", recompute=self.recompute
-            )
+            return run_fused(self.cell, frames, steps, state, compiled=self.engine == "fused", recompute=self.recompute)
         return self.cell.run(frames, steps, state)
+
+
+def choose_engine(network: nn.Module, engine: Engine, *, recompute: bool = False) -> None:
+    """Let all recurrent layers of a network be computed by ``engine`` (see `RecurrentLayer`); weights stay as they are.
+
+    Raises:
+        UsageError: another engine.
+    """
+    for module in network.modules():
+        if isinstance(module, RecurrentLayer):
+            module.engine, module.recompute = _known(engine), recompute
+
+
+def _known(engine: Engine) -> Engine:
+    if engine not in ("auto", "reference", "fused"):
+        raise UsageError("engine", found=engine, allowed="auto, reference, fused")
+    return engine
