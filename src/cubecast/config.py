@@ -96,7 +96,7 @@ class ModelConfig(_Strict):
     season: bool = False
     """Give the network the time of year of every frame as further channels."""
     engine: Literal["auto", "reference", "fused"] = "auto"
-    """What computes the recurrent layers: the same function and weights at another speed. auto: fused where it gains."""
+    """What computes the recurrent layers, with the same result: auto takes the fused engine where that gains."""
     recompute: bool = False
     """The fused engine trains in less memory and more time."""
 
