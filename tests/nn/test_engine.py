@@ -2,15 +2,14 @@
 
 import copy
 import logging
-import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
@@ -84,7 +83,8 @@ def test_gradients_are_those_of_finite_differences(kind: str, recompute: bool) -
         return (outputs, *last)
 
     values = [v.detach().clone().requires_grad_() for v in (x, *state, *cell.parameters())]
-    assert torch.autograd.gradcheck(function, values, atol=1e-6, fast_mode=True)
+    # Run twice, the second backward pass computes anew what the first gave back: another rounding.
+    assert torch.autograd.gradcheck(function, values, atol=1e-6, fast_mode=True, nondet_tol=1e-12)
     assert torch.autograd.gradgradcheck(function, values, atol=1e-6, fast_mode=True)
 
 
@@ -179,12 +179,15 @@ def test_outputs_must_not_be_changed_before_the_backward_pass() -> None:
 @pytest.mark.parametrize("kind", ["lstm", "none", "channel"])
 def test_autocast_is_as_near_to_the_truth_as_the_reference(kind: str) -> None:
     torch.manual_seed(1)
-    cell: Cell = LSTMCell(8, 16) if kind == "lstm" else ConvLSTMCell(8, 16, peephole=kind)  # type: ignore[arg-type]
+    cell: Cell = LSTMCell(8, 16) if kind == "lstm" else ConvLSTMCell(8, 16, peephole=kind)
     space = () if kind == "lstm" else (12, 12)
     x = torch.randn(4, 8, 8, *space)
 
     def errors(results: list[Tensor], truth: list[Tensor]) -> list[float]:
-        return [float((r.double() - t).norm() / t.norm()) for r, t in zip(results, truth, strict=True)]
+        return [
+            float((r.detach().double() - t.detach()).norm() / t.detach().norm())
+            for r, t in zip(results, truth, strict=True)
+        ]
 
     def everything(layer: RecurrentLayer, x: Tensor) -> list[Tensor]:
         outputs, state = layer(x, 8)
@@ -225,7 +228,7 @@ def test_a_whole_network_saved_with_one_engine_and_loaded_with_the_other(cell: s
         forecast = network(frames, 3)
         found.append([forecast, *torch.autograd.grad(weigh(forecast), list(network.parameters()))])
     same(*found)
-    assert count_multiply_adds(network, (1, 3, 2, 6, 8), 3) > 0
+    assert count_multiply_adds(network.float(), (1, 3, 2, 6, 8), 3) > 0
 
 
 def test_auto_takes_the_fused_engine_for_large_steps_alone() -> None:
@@ -240,7 +243,7 @@ def test_auto_takes_the_fused_engine_for_large_steps_alone() -> None:
 
 def test_unknown_engines_and_wrong_inputs_are_refused() -> None:
     with pytest.raises(UsageError, match="allowed: auto, reference, fused"):
-        RecurrentLayer(ConvLSTMCell(1, 2), engine="quick")  # type: ignore[arg-type]
+        RecurrentLayer(ConvLSTMCell(1, 2), engine="quick")
     layer = RecurrentLayer(ConvLSTMCell(1, 2, peephole="pixel", grid=(4, 5)))
     choose_engine(layer, "fused")
     with pytest.raises(UsageError, match="found 2 channels"):
@@ -283,34 +286,46 @@ def test_compiled_gates_of_many_shapes_stay_compiled() -> None:
     assert not counters["graph_break"]
 
 
-def _train(rank: int, world: int, port: int, results: Any) -> None:
-    torch.set_num_threads(1)
-    if world > 1:
-        dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
-    with torch.compiler.set_stance("force_eager"):
-        layer = RecurrentLayer(cell_of("none"), engine="fused")
-        model: nn.Module = nn.parallel.DistributedDataParallel(layer) if world > 1 else layer
-        optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
-        x, _ = inputs_of(layer.cell, batch=4)
-        part = x.chunk(world)[rank]
-        for _ in range(3):
-            optimizer.zero_grad()
-            model(part, 4)[0].square().mean().backward()
-            optimizer.step()
-    if rank == 0:
-        results.update({n: p.detach().numpy().copy() for n, p in layer.named_parameters()})
-    if world > 1:
-        dist.destroy_process_group()
+WORKER = """
+import sys
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from cubecast.nn import ConvLSTMCell, RecurrentLayer
+
+folder, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+torch.set_num_threads(1)
+dist.init_process_group("gloo", f"file://{folder}/meeting{world}", rank=rank, world_size=world)
+layer = RecurrentLayer(ConvLSTMCell(2, 3).double(), engine="fused")
+tensors = load_file(f"{folder}/start.safetensors")
+x = tensors.pop("x").chunk(world)[rank]
+layer.load_state_dict(tensors)
+model = torch.nn.parallel.DistributedDataParallel(layer)
+optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+with torch.compiler.set_stance("force_eager"):
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(x, 4)[0].square().mean().backward()
+        optimizer.step()
+save_file(layer.state_dict(), f"{folder}/{rank}_of_{world}.safetensors")
+dist.destroy_process_group()
+"""
 
 
-def test_two_processes_train_as_one() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    alone: dict[str, Any] = {}
-    _train(0, 1, port, alone)
-    with mp.Manager() as manager:
-        together = manager.dict()
-        mp.spawn(_train, args=(2, port, together), nprocs=2)
-        for name, values in alone.items():
-            assert abs(values - together[name]).max() < 1e-12
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    cell = cell_of("none")
+    layer = RecurrentLayer(cell)
+    save_file({**layer.state_dict(), "x": inputs_of(cell, batch=4)[0]}, tmp_path / "start.safetensors")
+    ranks = [(0, 1), (0, 2), (1, 2)]
+    started = [
+        subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path), str(r), str(w)], stderr=subprocess.PIPE)
+        for r, w in ranks
+    ]
+    for process in started:
+        _, error = process.communicate(timeout=300)
+        assert process.returncode == 0, error.decode()
+    alone, first, second = (load_file(tmp_path / f"{r}_of_{w}.safetensors") for r, w in ranks)
+    for name, before in layer.state_dict().items():
+        same(first[name], alone[name])
+        assert torch.equal(first[name], second[name])
+        assert not torch.equal(alone[name], before)

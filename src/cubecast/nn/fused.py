@@ -26,9 +26,9 @@ from cubecast.nn.lstm_sequence import LSTMSequence, Way
 from cubecast.shapes import Outputs, Sequence, State
 
 LARGE = 2**18
-"""From this many gate values a step on, fused is faster (measured: docs/engine.md)."""
+"""Gate values a step from which on ``auto`` takes the fused engine: training then lasts longer than compiling."""
 WORTH_COMPILING = 2**29
-"""Without gradients, from this many gate values a call on, compiling takes less time than it saves."""
+"""Without gradients, gate values a call from which on ``auto`` compiles: seconds that a short forecast has not got."""
 
 
 def fits(cell: Cell, frames: Sequence | None, state: State | None) -> bool:
@@ -62,8 +62,9 @@ def run_fused(
     cell.check(None if frames is None else frames[:, 0])
     weight, bias, peepholes = _weights(cell)
     hidden, old = state or (None, None)
-    if isinstance(cell, ConvLSTMCell):
-        cell.check_grid((frames if frames is not None else hidden).shape[-2:])
+    like = frames if frames is not None else hidden
+    if isinstance(cell, ConvLSTMCell) and like is not None:
+        cell.check_grid(like.shape[-2:])
     inputs = (frames, hidden, old, weight, bias, peepholes)
     device = weight.device.type
     dtype = weight.dtype
@@ -76,6 +77,7 @@ def run_fused(
         compiled=compiled or training or steps * _gate_values(cell, frames, state) >= WORTH_COMPILING,
         hoist=device != "cpu",
         recompute=recompute,
+        differentiable=training,
     )
     with torch.autocast(device, enabled=False):
         outputs, hidden, last = FusedLSTM.apply(way, cell, *inputs)
@@ -88,10 +90,11 @@ class FusedLSTM(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, way: Way, cell: Cell, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         x, hidden, old, *weights = inputs
-        keep = any(ctx.needs_input_grad)
+        keep = way.differentiable and any(ctx.needs_input_grad)
         run = LSTMSequence(way, x, hidden, *weights)
         outputs, cells, ctx.before = run.forward(old, keep=keep)
-        result, last = outputs.transpose(0, 1), run.field(cells[-1])
+        last = run.field(cells[-1])
+        result = _no_view(outputs.transpose(0, 1))
         ctx.way, ctx.cell = way, cell
         ctx.set_materialize_grads(False)
         if keep:
@@ -110,12 +113,15 @@ class FusedLSTM(torch.autograd.Function):
 def _fused_gradients(ctx: Any, *d: Any) -> list[Tensor | None]:
     x, hidden, _, weight, bias, peepholes, outputs, *cells = ctx.saved_tensors
     run = LSTMSequence(ctx.way, x, hidden, weight, bias, peepholes)
-    return run.backward(outputs.transpose(0, 1), cells, ctx.before, d, ctx.needs_input_grad[2:])
+    with torch.autocast(weight.device.type, enabled=False):  # the caller's may be on
+        return run.backward(outputs.transpose(0, 1), cells, ctx.before, d, ctx.needs_input_grad[2:])
 
 
 def _plain_gradients(ctx: Any, d: tuple[Tensor | None, ...]) -> list[Tensor | None]:
     """Those of the reference."""
-    x, hidden, old, *weights = inputs = ctx.saved_tensors[:6]
+    # Aliases, because one input may have come from another (a layer that is used twice).
+    inputs: list[Any] = [None if t is None else t.view_as(t) for t in ctx.saved_tensors[:6]]
+    x, hidden, old, *weights = inputs
     named = {n: w for n, w in zip(_names(ctx.cell), weights, strict=True) if w is not None}
     if old is None:
         like = x[:, 0].to(ctx.way.state_dtype)
@@ -139,6 +145,11 @@ class _Loop(torch.nn.Module):
 
     def forward(self, frames: Tensor | None, steps: int, state: tuple[Tensor, ...]) -> Any:
         return self.cell.run(frames, steps, state)
+
+
+def _no_view(tensor: Tensor) -> Tensor:
+    """The same memory. Views that come out of a function must not be changed in place, tensors may."""
+    return tensor.new_empty(0).set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
 
 
 def _names(cell: Cell) -> list[str]:

@@ -33,6 +33,7 @@ class Way:
         compiled: compile the gates.
         hoist: take the map of the input out of the loop.
         recompute: keep nothing of the maps for the backward pass; it runs them once more (less memory, slower).
+        differentiable: keep what the backward pass needs; without, only the last state stays.
     """
 
     steps: int
@@ -40,6 +41,7 @@ class Way:
     compiled: bool = False
     hoist: bool = False
     recompute: bool = False
+    differentiable: bool = True
 
     @property
     def state_dtype(self) -> torch.dtype:
@@ -135,7 +137,7 @@ class LSTMSequence:
         for chunk in reversed(self._chunks()):
             missing = before[chunk[-1]] is None
             inputs = self._joined(chunk, outputs) if missing or for_weight or for_bias else None
-            if missing:
+            if missing and inputs is not None:
                 again = maps.apply(self.weight, inputs.flatten(0, 1), self.bias).unflatten(0, inputs.shape[:2])
                 before[chunk.start : chunk.stop] = [self._rows(b) for b in again]
                 del again
@@ -202,6 +204,7 @@ class LSTMSequence:
         if hoisted is not None:
             return hoisted if h is None else hoisted.add_(maps.apply(self.of_hidden, h))
         if self.x is None or joined is None:
+            assert h is not None
             return maps.apply(self.weight, h, self.bias)
         if h is None:
             return maps.apply(self.of_input, maps.cast(self.x[:, step], self.way.dtype), self.bias)

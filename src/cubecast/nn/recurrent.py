@@ -1,6 +1,6 @@
 """A recurrent layer: one cell over a whole sequence, computed by one engine or another."""
 
-from typing import Literal, final
+from typing import final
 
 from torch import nn
 
@@ -8,8 +8,6 @@ from cubecast.errors import UsageError
 from cubecast.nn.cell import Cell
 from cubecast.nn.fused import fits, is_worthwhile, run_fused
 from cubecast.shapes import Outputs, Sequence, State
-
-Engine = Literal["auto", "reference", "fused"]
 
 
 @final
@@ -30,7 +28,7 @@ class RecurrentLayer(nn.Module):
         UsageError: another engine.
     """
 
-    def __init__(self, cell: Cell, *, engine: Engine = "auto", recompute: bool = False) -> None:
+    def __init__(self, cell: Cell, *, engine: str = "auto", recompute: bool = False) -> None:
         super().__init__()
         self.cell, self.engine, self.recompute = cell, _known(engine), recompute
 
@@ -60,7 +58,7 @@ class RecurrentLayer(nn.Module):
         return self.cell.run(frames, steps, state)
 
 
-def choose_engine(network: nn.Module, engine: Engine, *, recompute: bool = False) -> None:
+def choose_engine(network: nn.Module, engine: str, *, recompute: bool = False) -> None:
     """Let all recurrent layers of a network be computed by ``engine`` (see `RecurrentLayer`); weights stay as they are.
 
     Raises:
@@ -71,7 +69,7 @@ def choose_engine(network: nn.Module, engine: Engine, *, recompute: bool = False
             module.engine, module.recompute = _known(engine), recompute
 
 
-def _known(engine: Engine) -> Engine:
+def _known(engine: str) -> str:
     if engine not in ("auto", "reference", "fused"):
         raise UsageError("engine", found=engine, allowed="auto, reference, fused")
     return engine
