@@ -269,6 +269,7 @@ def test_a_failing_compiler_is_reported_once(caplog: pytest.LogCaptureFixture, m
 
 
 @pytest.mark.compiled
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of torch by torch
 def test_compiled_gates_of_many_shapes_stay_compiled() -> None:
     """Dynamo's limit is 8 compilations; shapes, grids and widths vary more than that."""
     counters.clear()

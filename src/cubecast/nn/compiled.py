@@ -20,9 +20,10 @@ class Kernel:
     """A pure formula that runs compiled (`compiled`) or operator by operator (`plain`).
 
     Compiling takes seconds, once for each new kind of arguments and, thanks to the compiler's cache on disk, about a
-    second in later processes. Each kind (types, dimensions, which arguments are absent) is compiled on its own with
-    all sizes free: Dynamo counts recompilations for each code object, and at its limit of 8 it would silently run
-    uncompiled from then on. Where compiling fails the formula runs plainly, after one warning.
+    second in later processes. Each kind (types, dimensions, which arguments are absent, whether one starts at the
+    beginning of its memory) is compiled on its own with all sizes free: Dynamo counts recompilations for each code
+    object, and at its limit of 8 it would silently run uncompiled from then on. Where compiling fails the formula runs
+    plainly, after one warning.
     """
 
     failed = False
@@ -40,8 +41,8 @@ class Kernel:
                 if isinstance(error, torch.OutOfMemoryError):
                     raise
                 Kernel.failed = True
-                first = str(error).strip().splitlines()[:1]
-                log.warning("gates run uncompiled, which is slower: torch.compile failed (%s)", *first or ["no reason"])
+                reason = " ".join(str(error).split())[:200]
+                log.warning("gates run uncompiled, which is slower: torch.compile failed (%s)", reason)
         return self.plain(*arguments)
 
     def _compile(self, kind: str) -> Callable[..., Any]:
@@ -54,8 +55,9 @@ class Kernel:
 def _kind(arguments: Any) -> str:
     """All that a kernel is made for but the sizes."""
     if isinstance(arguments, torch.Tensor):
+        first = arguments.storage_offset() == 0
         ones = "".join("1" if n == 1 else "n" for n in arguments.shape)
-        return f"{arguments.device.type} {arguments.dtype} {ones} {arguments.is_contiguous()}"
+        return f"{arguments.device.type} {arguments.dtype} {ones} {arguments.is_contiguous()} {first}"
     if isinstance(arguments, tuple | list):
         return f"[{', '.join(_kind(a) for a in arguments)}]"
     return repr(arguments)

@@ -2,7 +2,8 @@
 
 A row is one pixel (or one point) of one sample, with its channels side by side: a field in channels-last memory is
 ``(batch * y * x, channel)`` without a copy. With per-pixel peepholes rows are ``(batch, y * x, channel)``. Arithmetic
-is in the dtype of the states (float32 under autocast); ``before`` and what is written have the dtype of the maps.
+is in the dtype of the states (float32 under autocast); ``before``, h_t and the gradients of what the
+maps gave have the dtype of the maps.
 """
 
 from __future__ import annotations
@@ -11,36 +12,30 @@ import torch
 from torch import Tensor
 
 
-def lstm(before: Tensor, cell: Tensor, peepholes: Tensor | None, output: Tensor) -> Tensor:
+def lstm(before: Tensor, cell: Tensor, peepholes: Tensor | None) -> tuple[Tensor, Tensor]:
     """One step of `cubecast.nn.lstm.LSTMCell` and `cubecast.nn.conv_lstm.ConvLSTMCell` after the map.
 
     Args:
         before: what the map gave, i, f, g and o side by side.
         cell: c_{t-1}.
         peepholes: (i, f, o), each with the shape of a row (or of all rows of a sample).
-        output: the place for h_t.
 
     Returns:
-        c_t.
+        h_t and c_t.
     """
+    dtype = before.dtype
     i, f, g, o = before.to(cell.dtype).chunk(4, dim=-1)
     if peepholes is not None:
         i, f = i + peepholes[0] * cell, f + peepholes[1] * cell
     cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
     if peepholes is not None:
         o = o + peepholes[2] * cell
-    output.copy_(torch.sigmoid(o) * torch.tanh(cell))
-    return cell
+    return (torch.sigmoid(o) * torch.tanh(cell)).to(dtype), cell
 
 
 def lstm_gradient(
-    before: Tensor,
-    cells: tuple[Tensor, Tensor],
-    peepholes: Tensor | None,
-    d_hidden: tuple[Tensor, Tensor],
-    d_cell: Tensor,
-    output: Tensor,
-) -> Tensor:
+    before: Tensor, cells: tuple[Tensor, Tensor], peepholes: Tensor | None, dh: Tensor, d_cell: Tensor
+) -> tuple[Tensor, Tensor]:
     """The gradient of `lstm`; with s' = s (1 - s) for a sigmoid s and 1 - g^2 for the tanh g
 
         do = dh tanh(c_t) o'                     dc = dc_t + dh o (1 - tanh(c_t)^2) + V_o do
@@ -51,12 +46,11 @@ def lstm_gradient(
         before: as in `lstm`.
         cells: (c_{t-1}, c_t).
         peepholes: as in `lstm`.
-        d_hidden: two gradients of h_t, to be added up: from above, and from the next step.
+        dh: dh_t.
         d_cell: dc_t.
-        output: the place for di, df, dg and do side by side.
 
     Returns:
-        dc_{t-1}.
+        di, df, dg and do side by side, and dc_{t-1}.
     """
     old, new = cells
     i, f, g, o = before.to(new.dtype).chunk(4, dim=-1)
@@ -64,12 +58,12 @@ def lstm_gradient(
         i, f, o = i + peepholes[0] * old, f + peepholes[1] * old, o + peepholes[2] * new
     i, f, g, o = torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
     bent = torch.tanh(new)
-    dh = d_hidden[0].to(new.dtype) + d_hidden[1].to(new.dtype)
     do = dh * bent * o * (1 - o)
     dc = d_cell + dh * o * (1 - bent * bent)
     if peepholes is not None:
         dc = dc + peepholes[2] * do
     di, df, dg = dc * g * i * (1 - i), dc * old * f * (1 - f), dc * i * (1 - g * g)
-    output.copy_(torch.cat([di, df, dg, do], dim=-1))
     dc = dc * f
-    return dc if peepholes is None else dc + peepholes[0] * di + peepholes[1] * df
+    if peepholes is not None:
+        dc = dc + peepholes[0] * di + peepholes[1] * df
+    return torch.cat([di, df, dg, do], dim=-1).to(before.dtype), dc

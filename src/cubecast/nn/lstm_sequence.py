@@ -84,7 +84,7 @@ class LSTMSequence:
         if peepholes is not None:
             rows = peepholes.detach().to(way.state_dtype).movedim(1, -1).reshape(3, -1, self.channels)
             self.samples = self.batch if rows.shape[1] > 1 else 0
-            self.peepholes = (rows if self.samples else rows[:, 0]).contiguous()
+            self.peepholes = (rows if self.samples else rows[:, 0]).clone()
 
     def forward(self, cell: Tensor | None, *, keep: bool) -> tuple[Tensor, list[Tensor], list[Tensor | None]]:
         """Run all steps from c_0 (None: zeros).
@@ -102,8 +102,9 @@ class LSTMSequence:
             hoisted = self._of_inputs(chunk) if self.way.hoist and self.width else None
             for k, step in enumerate(chunk):
                 before = self._rows(self._map(step, h, joined, None if hoisted is None else hoisted[k]))
-                h = outputs[step]
-                cells.append(self._gates(_STEP, before, cells[-1], self.peepholes, self._rows(h)))
+                rows, new = self._gates(_STEP, before, cells[-1], self.peepholes)
+                h = outputs[step].copy_(self.field(rows))
+                cells.append(new)
                 if keep:
                     kept.append(None if self.way.recompute else before)
                 else:
@@ -129,37 +130,37 @@ class LSTMSequence:
         for_x, for_h, for_c, for_weight, for_bias, for_peepholes = wanted
         d_outputs, d_hidden, d_last = d
         d_cell = self.rows_of_state(d_last)
-        zeros = self._rows(self._buffer(1, self.channels)[0].zero_())
-        from_next = zeros if d_hidden is None else self._rows(d_hidden.to(self.way.dtype)).contiguous()
+        from_next = d_hidden
         d_x = self._buffer(self.way.steps, self.width) if for_x else None
         back, back_x = maps.transposed(self.of_hidden), maps.transposed(self.of_input)
         d_weight, d_bias, d_peepholes = _Sum(), _Sum(), _Sum()
         for chunk in reversed(self._chunks()):
             missing = before[chunk[-1]] is None
             inputs = self._joined(chunk, outputs) if missing or for_weight or for_bias else None
-            if missing and inputs is not None:
-                again = maps.apply(self.weight, inputs.flatten(0, 1), self.bias).unflatten(0, inputs.shape[:2])
-                before[chunk.start : chunk.stop] = [self._rows(b) for b in again]
-                del again
-            d_before = self._buffer(len(chunk), 4 * self.channels)
+            parts = []
             for step in reversed(chunk):
-                from_above = zeros if d_outputs is None else self._rows(d_outputs[:, step]).contiguous()
-                place, states = d_before[step - chunk.start], (cells[step], cells[step + 1])
-                d_states = ((from_above, from_next), d_cell, self._rows(place))
-                d_cell = self._gates(_GRADIENT, before[step], states, self.peepholes, *d_states)
+                if missing and inputs is not None:
+                    before[step] = self._rows(maps.apply(self.weight, inputs[step - chunk.start], self.bias))
+                states = (cells[step], cells[step + 1])
+                dh = self._sum_of(None if d_outputs is None else d_outputs[:, step], from_next)
+                part, d_cell = self._gates(_GRADIENT, before[step], states, self.peepholes, dh, d_cell)
                 before[step] = None
                 if for_peepholes:
-                    d_peepholes.add(self._of_peepholes(self._rows(place), states))
-                if step or for_h:
-                    from_next = self._rows(maps.apply(back, place))
+                    d_peepholes.add(self._of_peepholes(part, states))
+                parts.append(self.field(part))
+                from_next = maps.apply(back, parts[-1]) if step or for_h else None
+            d_before = parts[0] if len(parts) == 1 else torch.cat(parts[::-1])
+            del parts
             if inputs is not None and (for_weight or for_bias):
-                for total, part in zip((d_weight, d_bias), self._of_weight(inputs, d_before), strict=True):
+                for total, part in zip(
+                    (d_weight, d_bias), maps.weight_gradient(self.weight, inputs.flatten(0, 1), d_before), strict=True
+                ):
                     total.add(part.to(self.way.state_dtype))
             if d_x is not None:
-                d_x[chunk.start : chunk.stop].flatten(0, 1).copy_(maps.apply(back_x, d_before.flatten(0, 1)))
+                d_x[chunk.start : chunk.stop].flatten(0, 1).copy_(maps.apply(back_x, d_before))
         return [
             None if d_x is None else d_x.transpose(0, 1),
-            self.field(from_next) if for_h else None,
+            from_next if for_h else None,
             self.field(d_cell) if for_c else None,
             d_weight.value,
             d_bias.value,
@@ -167,10 +168,11 @@ class LSTMSequence:
         ]
 
     def rows_of_state(self, state: Tensor | None) -> Tensor:
-        """A state as rows in the dtype of states; None: zeros."""
+        """A field as rows in the dtype of states, copied (kernels want memory that starts at 0); None: zeros."""
         if state is None:
             return self._rows(self._buffer(1, self.channels, self.way.state_dtype)[0].zero_())
-        return self._rows(state.detach().to(self.way.state_dtype)).contiguous()
+        rows = self._buffer(1, self.channels, self.way.state_dtype)[0].copy_(state.detach())
+        return self._rows(rows)
 
     def field(self, rows: Tensor) -> Tensor:
         """Rows as a field ``(batch, channel, *space)``."""
@@ -202,7 +204,7 @@ class LSTMSequence:
     def _map(self, step: int, h: Tensor | None, joined: Tensor | None, hoisted: Tensor | None) -> Tensor:
         """What goes into the gates of one step, from h_{t-1} (None: zeros)."""
         if hoisted is not None:
-            return hoisted if h is None else hoisted.add_(maps.apply(self.of_hidden, h))
+            return hoisted.clone() if h is None else hoisted + maps.apply(self.of_hidden, h)
         if self.x is None or joined is None:
             assert h is not None
             return maps.apply(self.weight, h, self.bias)
@@ -225,8 +227,10 @@ class LSTMSequence:
             h[1:].copy_(outputs[: chunk.stop - 1])
         return joined
 
-    def _of_weight(self, inputs: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-        return maps.weight_gradient(self.weight, inputs.flatten(0, 1), d.flatten(0, 1))
+    def _sum_of(self, *parts: Tensor | None) -> Tensor:
+        """The sum of fields as rows in the dtype of states, in memory of its own."""
+        total = self.rows_of_state(parts[0])
+        return total if parts[1] is None else total.add_(self._rows(parts[1]))
 
     def _of_peepholes(self, d: Tensor, cells: tuple[Tensor, Tensor]) -> Tensor:
         """The gradient of one step, in the shape of the parameter."""
@@ -235,18 +239,19 @@ class LSTMSequence:
         space = self.space if self.samples else (1,) * len(self.space)
         return parts.reshape(3, *space, self.channels).movedim(-1, 1)
 
-    def _gates(self, kernel: Kernel, *arguments: Any) -> Tensor:
+    def _gates(self, kernel: Kernel, *arguments: Any) -> tuple[Tensor, Tensor]:
         """``kernel`` of rows: compiled, or operator by operator on one tile after the other."""
         if self.way.compiled:
-            result: Tensor = kernel.compiled(*arguments)
-            return result
+            first, second = kernel.compiled(*arguments)
+            return first, second
         total = arguments[0].shape[0]
         size = total if self.device.type != "cpu" else max(1, TILE * total // max(1, self.size))
         pieces = [
             kernel.plain(*(_tile(a, slice(first, first + size), self.peepholes) for a in arguments))
             for first in range(0, total, size)
         ]
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        first, second = pieces[0] if len(pieces) == 1 else (torch.cat(p) for p in zip(*pieces, strict=True))
+        return first, second
 
 
 class _Sum:
