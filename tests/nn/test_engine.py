@@ -283,7 +283,7 @@ def test_compiled_gates_of_many_shapes_stay_compiled() -> None:
             found.append([*results, *torch.autograd.grad(weigh(*results), list(cell.parameters()))])
         same(*found)
     assert not Kernel.failed
-    assert 2 <= counters["stats"]["unique_graphs"] <= 6
+    assert counters["stats"]["unique_graphs"] == 2  # forward and backward
     assert not counters["graph_break"]
 
 

@@ -36,7 +36,7 @@ class Kernel:
         """The formula's value from one kernel."""
         if not Kernel.failed:
             try:
-                return self._of_kind(_kind(arguments))(*arguments)
+                return self._of_kind(_kind(arguments))(*_no_views(arguments))
             except (RuntimeError, OSError) as error:
                 if isinstance(error, torch.OutOfMemoryError):
                     raise
@@ -58,6 +58,13 @@ def _kind(arguments: Any) -> str:
         first = arguments.storage_offset() == 0
         ones = "".join("1" if n == 1 else "n" for n in arguments.shape)
         return f"{arguments.device.type} {arguments.dtype} {ones} {arguments.is_contiguous()} {first}"
-    if isinstance(arguments, tuple | list):
+    if isinstance(arguments, tuple):
         return f"[{', '.join(_kind(a) for a in arguments)}]"
     return repr(arguments)
+
+
+def _no_views(arguments: Any) -> Any:
+    """The same tensors without their bases, whose sizes Dynamo would look at, too."""
+    if isinstance(arguments, tuple):
+        return tuple(_no_views(a) for a in arguments)
+    return arguments.detach() if isinstance(arguments, torch.Tensor) else arguments

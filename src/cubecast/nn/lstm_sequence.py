@@ -176,7 +176,7 @@ class LSTMSequence:
 
     def field(self, rows: Tensor) -> Tensor:
         """Rows as a field ``(batch, channel, *space)``."""
-        return rows.reshape(self.batch, *self.space, self.channels).movedim(-1, 1)
+        return rows.reshape(self.batch, *self.space, rows.shape[-1]).movedim(-1, 1)
 
     def _rows(self, field: Tensor) -> Tensor:
         rows = maps.rows(field)
