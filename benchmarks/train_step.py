@@ -8,7 +8,6 @@ largest ratio of a round. Run: python benchmarks/train_step.py [--quick] [--thre
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -169,7 +168,7 @@ def matmul_peak(dtype: torch.dtype, options: argparse.Namespace) -> float:
 
 
 def memory(options: argparse.Namespace) -> dict[str, float]:
-    """MB that a second training step adds to the peak of a process which has run a tiny one."""
+    """MB that a training step takes at its peak, in a process of its own that has run a tiny one."""
     found = {}
     for which in ("plain", "fused", "recompute", "plain bf16", "fused bf16", "recompute bf16"):
         command = [sys.executable, __file__, "--memory", which, "--device", "cpu", "--threads", str(options.threads)]
@@ -181,16 +180,23 @@ def memory(options: argparse.Namespace) -> dict[str, float]:
 
 
 def measure_memory(options: argparse.Namespace) -> None:
-    """Print the peak of one training step above what was there before it, in MB."""
+    """Print the peak of one training step above the memory before it, in MB."""
     which, _, precision = options.memory.partition(" ")
     dtype = torch.bfloat16 if precision else None
     fused = Stack(options.channels, options.hidden, options.layers, "fused", recompute=which == "recompute")
     module = Plain(fused.layers) if which == "plain" else fused
     x = torch.randn(options.batch, options.frames, options.channels, options.side, options.side)
     training(module, x[:, :2, :, :8, :8], dtype)()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # Linux: forget the peak, which compiling made
+    before = resident("VmRSS")
     training(module, x, dtype)()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print((resident("VmHWM") - before) / 1024)
+
+
+def resident(name: str) -> int:
+    """Resident memory of this process in kB: ``VmRSS`` now, ``VmHWM`` at its peak."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def measure(options: argparse.Namespace) -> None:
