@@ -231,14 +231,12 @@ def test_a_whole_network_saved_with_one_engine_and_loaded_with_the_other(cell: s
     assert count_multiply_adds(network.float(), (1, 3, 2, 6, 8), 3) > 0
 
 
-def test_auto_takes_the_fused_engine_for_large_steps_alone() -> None:
-    taken = {}
-    for side in (4, 96):
-        layer = RecurrentLayer(ConvLSTMCell(1, 8))
+@pytest.mark.parametrize(("side", "half", "fused"), [(4, True, False), (96, False, False), (96, True, True)])
+def test_auto_takes_the_fused_engine_for_large_steps_under_autocast(side: int, half: bool, fused: bool) -> None:
+    layer = RecurrentLayer(ConvLSTMCell(1, 8))
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
         outputs, _ = layer(torch.zeros(1, 1, 1, side, side), 1)
-        taken[side] = type(outputs.grad_fn).__name__
-    assert "FusedLSTM" not in taken[4]
-    assert "FusedLSTM" in taken[96]
+    assert ("FusedLSTM" in type(outputs.grad_fn).__name__) is fused
 
 
 def test_unknown_engines_and_wrong_inputs_are_refused() -> None:

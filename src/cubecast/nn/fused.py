@@ -45,8 +45,13 @@ def fits(cell: Cell, frames: Sequence | None, state: State | None) -> bool:
 
 
 def is_worthwhile(cell: Cell, frames: Sequence | None, state: State | None) -> bool:
-    """Whether ``engine="auto"`` takes the fused engine: where a step is large (then compiling pays, too)."""
-    return _gate_values(cell, frames, state) >= LARGE
+    """Whether ``engine="auto"`` takes the fused engine: where a step is large, and on a CPU under autocast alone.
+
+    In float32 a CPU spends nearly all its time in convolutions, and the plain cell was not slower (docs/engine.md).
+    """
+    device = _weights(cell)[0].device.type if isinstance(cell, ConvLSTMCell | LSTMCell) else "cpu"
+    gains = device != "cpu" or torch.is_autocast_enabled("cpu")
+    return gains and _gate_values(cell, frames, state) >= LARGE
 
 
 def run_fused(
