@@ -239,6 +239,8 @@ def test_encoding_checks_the_units_and_the_fit():
         (rain(), "log"),
         (rain().drop_attrs().assign_attrs(units="mm/h"), "log"),
         (rain().assign_attrs(units="m s-1", standard_name="lwe_precipitation_rate"), "log"),
+        (rain()[:, 0, 0], "log"),
+        (rain()[:, 0, 0].assign_attrs(units="mm d-1"), "standardise"),
         (rain().assign_attrs(units="m s-1", standard_name="wind_speed"), "standardise"),
         (rain().assign_attrs(units="dBZ"), "standardise"),
         (temperature(), "monthly_anomaly"),

@@ -46,8 +46,10 @@ class Killed(BaseException):
     """Stands for what ends a process between two steps."""
 
 
-def test_resume_after_a_kill_ends_with_the_same_bits(rain, tmp_path, monkeypatch):
-    whole = Nowcaster(**SMALL).fit(rain(40), directory=tmp_path / "whole")
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_resume_after_a_kill_ends_with_the_same_bits(rain, tmp_path, monkeypatch, optimizer):
+    settings = {**SMALL, "optimizer": optimizer}
+    whole = Nowcaster(**settings).fit(rain(40), directory=tmp_path / "whole")
     step, done = training._step, []
 
     def killing(run, *args, **kwargs):
@@ -58,11 +60,11 @@ def test_resume_after_a_kill_ends_with_the_same_bits(rain, tmp_path, monkeypatch
 
     monkeypatch.setattr(training, "_step", killing)
     with pytest.raises(Killed):
-        Nowcaster(**SMALL).fit(rain(40), directory=tmp_path / "cut")
+        Nowcaster(**settings).fit(rain(40), directory=tmp_path / "cut")
     monkeypatch.setattr(training, "_step", step)
     with safe_open(tmp_path / "cut" / CHECKPOINT, framework="pt") as file:
         assert 1 <= json.loads(file.metadata()["run"])["epoch"] < 4
-    resumed = Nowcaster(**SMALL).fit(rain(40), directory=tmp_path / "cut", resume=True)
+    resumed = Nowcaster(**settings).fit(rain(40), directory=tmp_path / "cut", resume=True)
     assert equal(weights(whole), weights(resumed))
     assert [r["validation_loss"] for r in whole.log] == [r["validation_loss"] for r in resumed.log]
 
@@ -96,7 +98,8 @@ def test_tensorboard_events_are_written(rain, tmp_path):
 def test_the_best_epoch_is_kept_and_patience_stops(rain):
     # A learning rate that ruins the weights: the first epochs are the best, and patience ends the run.
     model = Nowcaster(
-        **{**SMALL, "epochs": 30, "learning_rate": 1.0, "average": 0.0, "patience": 2, "precision": "fp32"}
+        **{**SMALL, "epochs": 30, "learning_rate": 0.1, "average": 0.0, "patience": 2, "precision": "fp32"},
+        residual=False,  # else persistence would be the best
     ).fit(rain(40))
     losses = [r["validation_loss"] for r in model.log]
     assert len(losses) < 30
@@ -111,6 +114,16 @@ def validation_of(model, cube):
 
     data = prepare([cube], [], [], config=model.config)
     return build_loss(model.config.loss, []), data.validation
+
+
+def test_training_that_is_worse_than_persistence_keeps_persistence_and_says_so(rain, caplog):
+    cube = rain(40)
+    model = Nowcaster(**SMALL, learning_rate=1.0).fit(cube)
+    assert "no epoch came below the validation loss of the untrained network" in caplog.text
+    forecast = model.predict(cube)["rainfall_rate"]
+    last = cube.isel(time=-1).values
+    for lead in range(2):
+        np.testing.assert_allclose(forecast.isel(forecast_reference_time=0, lead_time=lead), last, rtol=1e-5, atol=1e-6)
 
 
 def test_a_loss_that_is_not_finite_is_loud(rain):

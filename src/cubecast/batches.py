@@ -26,6 +26,11 @@ from cubecast.windows import Window, draw_crop, wet_map
 BLOCK_BYTES = 32 * 2**20
 """Decoded size that a block of several windows may reach; a single larger window is a block of its own."""
 
+Piece = tuple[Array, Array, Array | None]
+"""Encoded values (time, channel, y, x), their times, and static planes (field, y, x), of one window."""
+Sample = tuple[Array, Array]
+"""Inputs and targets."""
+
 WET_TILE = 16
 """Side of the tiles, in grid cells, on which wetness is known when crops are drawn."""
 
@@ -107,7 +112,7 @@ class Batches:
     def _batches(self, epoch: int) -> Iterator[Batch]:
         rng = np.random.default_rng([self.seed, int(self.train), epoch])
         order = rng.permutation(len(self._blocks)) if self.train else np.arange(len(self._blocks))
-        waiting: dict[tuple[int, ...], list[tuple[Array, Array]]] = {}
+        waiting: dict[tuple[int, ...], list[Sample]] = {}
         for first in range(0, len(order), self.data.shuffle_blocks):
             blocks = [self._blocks[b] for b in order[first : first + self.data.shuffle_blocks]]
             pool = [cut for block in blocks for cut in self._read(block, rng)]
@@ -120,23 +125,23 @@ class Batches:
         for bucket in waiting.values():
             yield _stack(bucket)
 
-    def _read(self, block: Sequence[Window], rng: np.random.Generator) -> list[tuple[xr.DataArray, Array | None]]:
-        """The pieces of a block's samples: views of one read of the smallest box of the cube that holds them."""
+    def _read(self, block: Sequence[Window], rng: np.random.Generator) -> list[Piece]:
+        """The pieces of a block's samples: views of one box of the cube that holds them all, read and encoded once."""
         cube, static = self.cubes[block[0].cube], self.static[block[0].cube]
         count = self.data.crops_per_window if self._crop else 1
         boxes = [self._place(window, rng).indexers(cube) for window in block for _ in range(count)]
         outer = {d: slice(min(b[d].start for b in boxes), max(b[d].stop for b in boxes)) for d in boxes[0]}
         loaded = cube.isel(outer).load()
+        encoded, times = self.channels.encode(loaded), loaded[sequence_dim(cube)].values
         pieces = []
         for box in boxes:
-            inner = {d: slice(s.start - outer[d].start, s.stop - outer[d].start) for d, s in box.items()}
+            time, *corner = (slice(s.start - outer[d].start, s.stop - outer[d].start) for d, s in box.items())
             space = (box.get(d, slice(None)) for d in space_dims(cube))
-            pieces.append((loaded.isel(inner), None if static is None else static[(slice(None), *space)]))
+            planes = None if static is None else static[:, *space]
+            pieces.append((encoded[time, :, *corner], times[time], planes))
         return pieces
 
-    def _sample(self, piece: xr.DataArray, static: Array | None, rng: np.random.Generator) -> tuple[Array, Array]:
-        encoded = self.channels.encode(piece)
-        times = piece[sequence_dim(piece)].values
+    def _sample(self, encoded: Array, times: Array, static: Array | None, rng: np.random.Generator) -> Sample:
         inputs = self.channels.frames(encoded[: self.task.history], static, times[: self.task.history])
         targets = encoded[self.task.history :, : len(self.channels.outputs)]
         if self.train and self.data.flips:
@@ -179,7 +184,7 @@ def _blocks(cubes: Sequence[xr.DataArray], windows: Sequence[Window]) -> list[li
     return blocks
 
 
-def _stack(samples: Sequence[tuple[Array, Array]]) -> Batch:
+def _stack(samples: Sequence[Sample]) -> Batch:
     inputs = torch.from_numpy(np.stack([s[0] for s in samples]))
     targets = np.stack([s[1] for s in samples])
     observed = np.isfinite(targets)

@@ -22,7 +22,7 @@ from cubecast.cube import CHANNEL, select_channel, sequence_dim, space_dims
 from cubecast.errors import InputError, UsageError
 from cubecast.product import REALIZATION, forecast_dim, lead_texts, names
 from cubecast.scores import SCORES, explain
-from cubecast.units import printed
+from cubecast.units import labelled, printed
 
 STRONG = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 """Colours of models, from Okabe & Ito (https://jfly.uni-koeln.de/color/): told apart by colour-blind readers."""
@@ -141,7 +141,7 @@ def plot_series(observed: xr.DataArray, forecast: xr.Dataset, *, variable: str |
         if station is not None:
             label = truth[station].values[i] if station in truth.coords else i
             ax.set_title(f"{station} {label}", loc="left", fontsize=11)
-        ax.set_ylabel(f"{name} ({printed(str(truth.attrs.get('units', '1')))})")
+        ax.set_ylabel(labelled(name, str(truth.attrs.get("units", "1"))))
     dim = sequence_dim(truth)
     unit = str(truth[dim].attrs.get("units", "")) if truth[dim].dtype.kind != "M" else ""
     axes[-1].set_xlabel(f"{dim} ({unit})" if unit else dim)
@@ -187,7 +187,8 @@ def _draw_score(
     unit = printed(str(table["units"].iloc[0]))
     event = _event(column.removeprefix(name), unit)
     ax.set_title(f"{variable} {score.label}{event}".strip(), fontsize=10.5, loc="left")
-    power = {0: "", 1: unit, 2: f"({unit})²" if " " in unit else f"{unit}²"}[score.power]
+    squared = f"({unit})²" if " " in unit else f"{unit}²" if unit else ""
+    power = {0: "", 1: unit, 2: squared}[score.power]
     ax.set_ylabel(f"{power}  ({score.better})" if power else score.better, fontsize=9.5)
     whole = bool((table["lead_time"] % 1 == 0).all())
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=whole))
@@ -200,7 +201,7 @@ def _event(suffix: str, unit: str) -> str:
     if found is None:
         return ""
     window = f", {found[2]} {found[3]}" if found[2] else ""
-    return f"\n≥ {found[1]} {unit}{window}"
+    return f"\n≥ {found[1]} {unit}".rstrip() + window
 
 
 def _draw_series(ax: Axes, truth: xr.DataArray, field: xr.DataArray) -> None:

@@ -94,7 +94,9 @@ def train_command(
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="YAML file with settings, as in config.yaml of a model.")
     ] = None,
-    preset: Annotated[str, typer.Option(metavar="NAME", help="Defaults for: auto, rain, sst, series.")] = "auto",
+    preset: Annotated[
+        str, typer.Option(metavar="NAME", help="Defaults for: auto, rain, sst, series, moving_mnist.")
+    ] = "auto",
     history: Annotated[int | None, typer.Option(min=1, help="Frames the model sees.")] = None,
     horizon: Annotated[int | None, typer.Option(min=1, help="Frames it is trained to forecast.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Most passes over the training windows.")] = None,
@@ -130,7 +132,7 @@ def train_command(
     model.fit(cubes, validation=checked, static=fields, directory=output, resume=resume, progress=bar)
     model.save(output)
     best = min(model.log, key=lambda row: row["validation_loss"])
-    typer.echo(f"{output}: best validation loss {best['validation_loss']:.4g} after epoch {best['epoch']:.0f}")
+    typer.echo(f"{output}: lowest validation loss {best['validation_loss']:.4g} after epoch {best['epoch']:.0f}")
 
 
 @app.command()

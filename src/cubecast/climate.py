@@ -28,7 +28,7 @@ from cubecast.cube import (
 )
 from cubecast.errors import InputError
 from cubecast.progress import Progress, follow
-from cubecast.scaling.moments import Moments
+from cubecast.scaling.moments import moments_by_group
 
 Array = npt.NDArray[Any]
 PRIOR = 0.3
@@ -132,10 +132,8 @@ def _groups(times: Array, monthly: bool) -> Array:
 
 def _mean(part: xr.DataArray, monthly: bool) -> Array:
     groups = _groups(part[sequence_dim(part)].values, monthly)
-    total = [Moments.none(part.shape[1:]) for _ in range(12 if monthly else 1)]
-    for frames, values in iter_blocks(part):
-        for group in np.unique(groups[frames]):
-            total[group] = total[group].merge(Moments.of(values[groups[frames] == group]))
+    blocks = ((groups[frames], values) for frames, values in iter_blocks(part))
+    total = moments_by_group(blocks, 12 if monthly else 1, part.shape[1:])
     return np.stack([np.where(t.count > 0, t.mean, np.nan) for t in total])
 
 

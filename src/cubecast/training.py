@@ -1,9 +1,9 @@
 """The training loop, in plain torch, to be read from top to bottom.
 
-Each epoch: every batch once (forward, masked loss, backward, clipped AdamW step, learning rate, averaged weights);
-then the validation loss of the averaged weights; then a checkpoint. The best weights are chosen on validation
-only. A run that is killed and resumed from its checkpoint ends with the same bits as one that was not, on the same
-machine and number of threads.
+Each epoch: every batch once (forward, masked loss, backward, clipped optimiser step, learning rate, averaged weights);
+then the validation loss of the averaged weights; then a checkpoint. The best weights are chosen on validation only, and
+the untrained ones take part: a residual network that has learned nothing useful stays persistence. A run that is killed
+and resumed from its checkpoint ends with the same bits as one that was not, on the same machine and number of threads.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def train(
     Args:
         network: called as ``network(frames, horizon)``; trained in place.
         loss: called as ``loss(prediction, target, observed)``.
-        training, validation: batches; validation decides on the best weights and on early stopping. None: the
-            averaged weights after the last epoch are given.
+        training, validation: batches; validation decides on the best weights (the untrained ones take part) and on
+            early stopping. None: the averaged weights after the last epoch are given.
         config: learning rate, epochs and so on.
         directory: where checkpoint and CSV log go after every epoch; None: nowhere.
         resume: go on from the checkpoint in ``directory`` when there is one.
@@ -85,14 +85,16 @@ def train(
     device = choose_device(config.device)
     network.to(device)
     loss.to(device)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    run = Run(network, copy.deepcopy(network), copy.deepcopy(network), optimizer)
+    run = Run(network, copy.deepcopy(network), copy.deepcopy(network), _optimizer(network, config))
     if resume and directory is not None and (directory / CHECKPOINT).exists():
         load_checkpoint(run, directory / CHECKPOINT, fingerprint)
         log.info("resumed after epoch %d", run.epoch)
     autocast = choose_autocast(config.precision, device)
     total = config.epochs * len(training)
     start = time.monotonic()
+    if run.epoch == 0 and validation is not None:
+        run.best_loss = evaluate(run.average, loss, validation, device=device, autocast=autocast)
+        log.info("untrained: validation loss %.5g", run.best_loss)
     with _bar(progress, total, run.step) as show, _tensorboard(config, directory) as record:
         while run.epoch < config.epochs and not _spent(run, config, start):
             began, samples, summed = time.monotonic(), 0, 0.0
@@ -118,8 +120,22 @@ def train(
             record(row)
             if directory is not None:
                 save_checkpoint(run, directory, fingerprint)
-    log.info("kept the weights after epoch %d, validation loss %.5g", run.best_epoch, run.best_loss)
+    if run.best_epoch:
+        log.info("kept the weights after epoch %d, validation loss %.5g", run.best_epoch, run.best_loss)
+    else:
+        log.warning(
+            "no epoch came below the validation loss of the untrained network, %.5g, which is kept: it forecasts what "
+            "it starts with (persistence, when residual); give more data, or validation data of the same kind",
+            run.best_loss,
+        )
     return run.best, run.rows
+
+
+def _optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    rate, decay = config.learning_rate, config.weight_decay
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=decay)
+    return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
 
 
 def evaluate(

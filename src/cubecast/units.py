@@ -75,12 +75,19 @@ def same(a: str, b: str) -> bool:
 
 
 def printed(units: str) -> str:
-    """Units for people: ``mm h-1`` as ``mm h⁻¹``, ``degC`` as ``°C``."""
+    """Units for people: ``mm h-1`` as ``mm h⁻¹``, ``degC`` as ``°C``, nothing for ``1``."""
     if canonical(units) == "degC":
         return "°C"
+    if units == "1":
+        return ""
     powers = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
     stems = [word.rstrip("-0123456789") for word in units.split()]
     return " ".join(stem + word[len(stem) :].translate(powers) for stem, word in zip(stems, units.split(), strict=True))
+
+
+def labelled(name: str, units: str) -> str:
+    """``name`` with its units for people behind it, if it has any: the label of an axis."""
+    return f"{name} ({printed(units)})" if printed(units) else name
 
 
 def is_rain_rate(units: str, standard_name: str = "") -> bool:

@@ -60,6 +60,7 @@ def test_the_first_steps_do_not_depend_on_the_horizon(name: str, device: str) ->
 @pytest.mark.parametrize("residual", [True, False])
 def test_every_parameter_receives_a_gradient(name: str, residual: bool, device: str) -> None:
     network, frames = build(name, residual=residual).to(device), frames_of().to(device)
+    frames[:, 1, 3:6] = 0.0  # a mask of which nothing is missing is zero, and its weights change nothing
     network(frames, 3).square().sum().backward()
     for key, parameter in network.named_parameters():
         assert parameter.grad is not None, key
@@ -108,6 +109,19 @@ def test_missing_values_do_not_matter_and_their_place_does() -> None:
     torch.testing.assert_close(network(other, 3), one, rtol=0, atol=1e-12)
     frames[:, 2, 4] = 1.0
     assert not torch.allclose(network(frames, 3), one)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_masks_of_a_complete_series_change_nothing(name: str) -> None:
+    network, frames = build(name), frames_of()
+    with torch.no_grad():
+        for key, weight in network.layers[0].named_parameters():
+            if key in ("cell.input.weight", "cell.linear.weight"):
+                expected = network(frames, 3)
+                weight[:, 3:6] = 9.0
+                torch.testing.assert_close(network(frames, 3), expected, rtol=0, atol=0)
+                return
+    raise AssertionError("no input weights found")
 
 
 def test_fed_back_values_are_marked_as_observed() -> None:

@@ -68,7 +68,7 @@ def field_style(field: xr.DataArray, values: Sequence[npt.NDArray[Any]]) -> Styl
         values: what will be drawn, for the limits: all panels of a figure share one style.
     """
     unit, missing = str(field.attrs.get("units", "")), not all(np.isfinite(v).all() for v in values)
-    label = f"{title_of(field)} ({units.printed(unit)})" if unit not in ("", "1") else title_of(field)
+    label = units.labelled(title_of(field), unit)
     if units.is_rain_rate(unit, str(field.attrs.get("standard_name", ""))):
         cmap = ListedColormap(RAIN_COLOURS[:-1]).with_extremes(under=DRY, over=RAIN_COLOURS[-1])
         # packed files hold 0.1 as 0.09999999: a bound belongs to the class above it with that much slack
@@ -86,7 +86,7 @@ def field_style(field: xr.DataArray, values: Sequence[npt.NDArray[Any]]) -> Styl
 def difference_style(field: xr.DataArray, values: Sequence[npt.NDArray[Any]]) -> Style:
     """The colours of forecast minus observation of a field from `shown`: blue is too little, red too much."""
     unit, missing = str(field.attrs.get("units", "")), not all(np.isfinite(v).all() for v in values)
-    label = f"Forecast − observed ({units.printed(unit)})" if unit else "Forecast − observed"
+    label = units.labelled("Forecast − observed", unit)
     if units.is_rain_rate(unit, str(field.attrs.get("standard_name", ""))):
         count = len(_RAIN_DIFFERENCES) - 1
         half = count // 2 + 1  # the middle of the scale is left out: its greys look like missing data

@@ -38,6 +38,9 @@ class SeriesForecaster(nn.Module):
     mean, and not the last value, because the last value carries its noise into every input and into the forecast.
     The dense head then starts at zero: untrained, the forecast is the mean of the history.
 
+    Masks go into the cells as 1 = missing: zero all over where nothing is missing, so that a complete series trains as
+    it would without them (as 1 = observed they are a second bias, and a noisy series is forecast less well).
+
     Args:
         layout: what the input channels are.
         hidden_channels: one number a layer.
@@ -90,8 +93,11 @@ class SeriesForecaster(nn.Module):
     def _roll_out(self, series: Tensor, horizon: int) -> Tensor:
         """The ``horizon`` values ``(point, horizon, output)`` after ``series``, each fed back to get the next."""
         states: States = [None] * len(self.layers)
+        if self.layout.masks:
+            values, masks, static = series.split((self.layout.inputs, self.layout.inputs, self.layout.static), dim=-1)
+            series = torch.cat([values, 1 - masks, static], dim=-1)
         held = series[:, -1:].clone()
-        held[..., self.layout.output_masks] = 1.0
+        held[..., self.layout.output_masks] = 0.0
         forecast = []
         for _ in range(horizon):
             top, states = self._run(series, states)

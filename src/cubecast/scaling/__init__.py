@@ -13,7 +13,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from cubecast import units
-from cubecast.cube import cube_step
+from cubecast.cube import cube_step, space_dims
 from cubecast.errors import InputError, UsageError
 from cubecast.scaling.base import Scaling
 from cubecast.scaling.linear import Identity, Standardise
@@ -37,8 +37,8 @@ _KINDS: dict[str, type[Scaling]] = {c.kind: c for c in (LogRain, DBR, Standardis
 def choose_scaling(kind: str, cube: xr.DataArray, *, harmonics: int | None = None) -> Scaling:
     """The scaling of a kind, not yet fitted; ``auto`` looks at the metadata of a single-variable cube.
 
-    auto: log for rain (by standard name or units), monthly_anomaly for temperature on a monthly step, else
-    standardise (also for reflectivity in dBZ, which is a logarithm already).
+    auto: log for rain (by standard name or units; a point series only in mm h-1), monthly_anomaly for temperature on a
+    monthly step, else standardise (also for reflectivity in dBZ, which is a logarithm already).
 
     ``harmonics`` smooths the climatology of monthly anomalies (`MonthlyAnomaly`); other scalings have none.
 
@@ -54,7 +54,8 @@ def choose_scaling(kind: str, cube: xr.DataArray, *, harmonics: int | None = Non
 
 def _automatic(cube: xr.DataArray) -> str:
     unit = units.canonical(str(cube.attrs.get("units", "")))
-    if units.is_rain_rate(unit, str(cube.attrs.get("standard_name", ""))):
+    series = len(space_dims(cube)) < 2  # a gauge may say mm d-1 where log, made for radar, needs mm h-1
+    if units.is_rain_rate(unit, str(cube.attrs.get("standard_name", ""))) and (unit == "mm h-1" or not series):
         return "log"
     if unit in ("K", "degC") and cube_step(cube).kind == "months":
         return "monthly_anomaly"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -44,3 +45,12 @@ class Moments:
         apart = other.mean - self.mean
         squares = self.squares + other.squares + apart**2 * self.count * share
         return type(self)(count, self.mean + apart * share, squares)
+
+
+def moments_by_group(blocks: Iterable[tuple[Array, Array]], groups: int, shape: tuple[int, ...]) -> list[Moments]:
+    """Moments over the frames of each group, from blocks (group of each frame, values (frame, *shape))."""
+    total = [Moments.none(shape) for _ in range(groups)]
+    for found, values in blocks:
+        for group in np.unique(found):
+            total[group] = total[group].merge(Moments.of(values[found == group]))
+    return total

@@ -15,7 +15,7 @@ from cubecast.cube import sequence_dim, space_dims
 from cubecast.errors import InputError, ModelMismatchError, UsageError
 from cubecast.progress import Progress
 from cubecast.scaling.base import Array, Scaling, common_units, floating, pieces
-from cubecast.scaling.moments import Moments
+from cubecast.scaling.moments import moments_by_group
 
 
 @final
@@ -55,11 +55,8 @@ class MonthlyAnomaly(Scaling):
                     allowed="one grid with the same coordinates",
                     remedy="train on one grid, or choose scaling standardise",
                 )
-        total = [Moments.none(parts[0].shape[1:]) for _ in range(12)]
-        for part, frames, values in pieces(parts, progress):
-            months = _months(part[frames])
-            for month in np.unique(months):
-                total[month] = total[month].merge(Moments.of(values[months == month]))
+        blocks = ((_months(part[frames]), values) for part, frames, values in pieces(parts, progress))
+        total = moments_by_group(blocks, 12, parts[0].shape[1:])
         count = np.stack([t.count for t in total])
         _check_months(count)
         means = np.where(count > 0, np.stack([t.mean for t in total]), np.nan)
