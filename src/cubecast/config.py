@@ -95,6 +95,10 @@ class ModelConfig(_Strict):
     """Give the network the place of every pixel on the globe as further channels (latitude/longitude grids)."""
     season: bool = False
     """Give the network the time of year of every frame as further channels."""
+    engine: Literal["auto", "reference", "fused"] = "auto"
+    """What computes the recurrent layers, with the same result: auto takes the fused engine where that gains."""
+    recompute: bool = False
+    """The fused engine trains in less memory and more time."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -15,7 +15,7 @@ from cubecast.nn.encoder_forecaster import EncoderForecaster
 from cubecast.nn.gru import GRUCell
 from cubecast.nn.layout import Layout
 from cubecast.nn.lstm import LSTMCell
-from cubecast.nn.recurrent import RecurrentLayer
+from cubecast.nn.recurrent import RecurrentLayer, choose_engine
 from cubecast.nn.series import SeriesForecaster
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "RecurrentLayer",
     "SeriesForecaster",
     "build_network",
+    "choose_engine",
     "count_multiply_adds",
     "count_parameters",
 ]
@@ -51,20 +52,28 @@ def build_network(config: ModelConfig, *, in_channels: int, out_channels: int, s
     if not config.hidden_channels:
         raise UsageError("hidden_channels", found="an empty list", allowed="one number a layer, 1 layer or more")
     layout = Layout(in_channels, out_channels, masks=config.mask_channel, static=static_channels)
-    if config.is_series:
-        if config.strides is not None and any(s != 1 for s in config.strides):
-            raise UsageError(
-                f"strides with cell {config.cell}",
-                found=config.strides,
-                allowed="none: a series has no grid to scale down",
-                remedy="leave strides out, or take cell conv_lstm or conv_gru",
-            )
-        return SeriesForecaster(
-            layout,
-            hidden_channels=config.hidden_channels,
-            make_cell=lambda inputs, hidden: _series_cell(config, inputs, hidden),
-            residual=config.residual,
+    network: nn.Module = _series_network(config, layout) if config.is_series else _field_network(config, layout)
+    choose_engine(network, config.engine, recompute=config.recompute)
+    return network
+
+
+def _series_network(config: ModelConfig, layout: Layout) -> SeriesForecaster:
+    if config.strides is not None and any(s != 1 for s in config.strides):
+        raise UsageError(
+            f"strides with cell {config.cell}",
+            found=config.strides,
+            allowed="none: a series has no grid to scale down",
+            remedy="leave strides out, or take cell conv_lstm or conv_gru",
         )
+    return SeriesForecaster(
+        layout,
+        hidden_channels=config.hidden_channels,
+        make_cell=lambda inputs, hidden: _series_cell(config, inputs, hidden),
+        residual=config.residual,
+    )
+
+
+def _field_network(config: ModelConfig, layout: Layout) -> EncoderForecaster:
     return EncoderForecaster(
         layout,
         hidden_channels=config.hidden_channels,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cubecast.errors import UsageError
-from cubecast.shapes import Hidden, Instant, State
+from cubecast.shapes import Hidden, Instant, Outputs, Sequence, State
 
 
 class Cell(nn.Module, ABC):
@@ -48,6 +48,20 @@ class Cell(nn.Module, ABC):
             raise UsageError(
                 f"input of {type(self).__name__}", found=f"{found} channels", allowed=f"{self.in_channels} channels"
             )
+
+    def run(self, frames: Sequence | None, steps: int, state: State | None = None) -> tuple[Outputs, State]:
+        """All steps of a sequence, one after the other: the reference that faster engines are compared with.
+
+        Arguments and results are those of `cubecast.nn.recurrent.RecurrentLayer`, which checks them.
+        """
+        if state is None:
+            assert frames is not None
+            state = self.zero_state(frames[:, 0])
+        outputs = []
+        for step in range(steps):
+            output, state = self(None if frames is None else frames[:, step], state)
+            outputs.append(output)
+        return torch.stack(outputs, dim=1), state
 
     @abstractmethod
     def forward(self, x: Instant | None, state: State) -> tuple[Hidden, State]:

@@ -71,11 +71,19 @@ class ConvLSTMCell(Cell):
         hidden, cell = state
         i, f, g, o = self.conv(self.join(x, hidden)).chunk(4, dim=1)
         if self.peepholes is not None:
-            if self.grid is not None and cell.shape[2:] != self.grid:
-                raise UsageError("per-pixel peepholes", found=f"grid {tuple(cell.shape[2:])}", allowed=f"{self.grid}")
+            self.check_grid(cell.shape[2:])
             i, f = i + self.peepholes[0] * cell, f + self.peepholes[1] * cell
         cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
         if self.peepholes is not None:
             o = o + self.peepholes[2] * cell
         hidden = torch.sigmoid(o) * torch.tanh(cell)
         return hidden, (hidden, cell)
+
+    def check_grid(self, grid: torch.Size) -> None:
+        """Refuse another grid than that of per-pixel peepholes.
+
+        Raises:
+            UsageError: another size.
+        """
+        if self.grid is not None and grid != self.grid:
+            raise UsageError("per-pixel peepholes", found=f"grid {tuple(grid)}", allowed=f"{self.grid}")
