@@ -30,6 +30,25 @@ from cubecast.errors import FailedError, InputError
 log = logging.getLogger(__name__)
 
 
+class Waiting:
+    """Batches, and how many seconds were spent waiting for them."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches, self.seconds = batches, 0.0
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches."""
+        return self
+
+    def __next__(self) -> Batch:
+        """The next batch."""
+        start = time.monotonic()
+        try:
+            return next(self._batches)
+        finally:
+            self.seconds += time.monotonic() - start
+
+
 def choose_device(name: str) -> torch.device:
     """The device of a configuration: ``auto`` is CUDA when present."""
     if name == "auto":
@@ -98,15 +117,17 @@ def train(
     with _bar(progress, total, run.step) as show, _tensorboard(config, directory) as record:
         while run.epoch < config.epochs and not _spent(run, config, start):
             began, samples, summed = time.monotonic(), 0, 0.0
-            for batch in training.epoch(run.epoch):
+            waiting = Waiting(training.epoch(run.epoch, device=device))
+            for batch in waiting:
                 share = max(run.step / total, _time_share(config, start))
-                value = _step(run, loss, batch.to(device), config, share=share, autocast=autocast)
+                value = _step(run, loss, batch, config, share=share, autocast=autocast)
                 samples += len(batch.inputs)
                 summed += value * len(batch.inputs)
                 show(value, len(batch.inputs))
                 if _time_share(config, start) >= 1:
                     break
             run.epoch += 1
+            trained = time.monotonic() - began
             row = {
                 "epoch": run.epoch,
                 "training_loss": summed / samples,
@@ -115,6 +136,7 @@ def train(
                 else evaluate(run.average, loss, validation, device=device, autocast=autocast),
                 "learning_rate": run.optimizer.param_groups[0]["lr"],
                 "samples_per_second": samples / (time.monotonic() - began),
+                "waiting_share": waiting.seconds / trained,
             }
             _judge(run, row, validated=validation is not None)
             record(row)
@@ -145,8 +167,7 @@ def evaluate(
     network.eval()
     summed = pixels = 0.0
     with torch.no_grad():
-        for raw in batches.epoch(0):
-            batch = raw.to(device)
+        for batch in batches.epoch(0, device=device):
             with _autocast(device, autocast):
                 prediction = network(batch.inputs, batch.targets.shape[1])
             count = float(batch.observed.sum())
