@@ -18,7 +18,7 @@ import zarr
 import cubecast
 
 CHUNKS = (12, 256, 256)
-GAIN, MISSING = 0.01, -1
+GAIN, MISSING = 1 / 128, -1
 RAINS = ("everywhere", "few")
 FORMATS = {"zarr": "zarr", "netcdf": "nc"}
 PATCH = 384
@@ -55,7 +55,7 @@ def _frames(rain: str, frames: int, size: int):
         yield first, block + rng.integers(0, 2, block.shape, dtype=np.int16) * (block > 0)  # not too easy to compress
 
 
-ATTRS = {"units": "mm h-1", "standard_name": "rainfall_rate", "scale_factor": GAIN, "add_offset": 0.0}
+ATTRS = {"units": "mm h-1", "standard_name": "rainfall_rate", "scale_factor": np.float32(GAIN)}
 TIME = {"units": "minutes since 2024-01-01", "standard_name": "time", "calendar": "standard"}
 
 
@@ -90,7 +90,7 @@ def _write_zarr(path: Path, rain: str, frames: int, size: int) -> None:
         dtype="int16",
         fill_value=MISSING,
         dimension_names=("time", "y", "x"),
-        attributes={**ATTRS, "_FillValue": MISSING},
+        attributes={**ATTRS, "scale_factor": GAIN, "_FillValue": MISSING},
     )
     for first, block in _frames(rain, frames, size):
         values[first : first + len(block)] = block

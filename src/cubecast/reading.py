@@ -105,10 +105,10 @@ class CubeRows:
 
     def share_table(self, other: CubeRows) -> None:
         """Use the table of another cube when it is equal."""
-        if self.table is not None and other.table is not None and self.table is not other.table:
-            if np.array_equal(self.table, other.table, equal_nan=True):
-                self._tables = {k: other.table if t is self.table else t for k, t in self._tables.items()}
-                self.table = other.table
+        if self.table is None or other.table is None or not np.array_equal(self.table, other.table, equal_nan=True):
+            return
+        self._tables = {k: other.table if t is self.table else t for k, t in self._tables.items()}
+        self.table = other.table
 
     def row(self, frames: Array) -> Array:
         """The row that each of some frames lies in."""
