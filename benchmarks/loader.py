@@ -1,8 +1,8 @@
-"""The loader beside xbatcher + DataLoader, plain ``.isel().load()`` per sample and mlcast's data set, on a radar archive.
+"""The loader beside xbatcher + DataLoader, plain ``.isel().load()`` per sample, and mlcast's data set.
 
-Samples a second of random rainy crops of 24 x 128 x 128, batches of 4, one process; then peak memory on an archive and on
-one ten times longer, and the share of training that is spent waiting for data. A round of ours is a whole epoch, with
-all that it takes to start it; one of the others is ``--samples`` samples.
+Samples a second of random rainy crops of 24 x 128 x 128 from a radar archive, batches of 4, one process; then peak
+memory on it and on one ten times longer, and the share of training spent waiting for data. A round of ours is a whole
+epoch, with all that it takes to start it; one of the others is ``--samples`` samples.
 Run: python benchmarks/loader.py FOLDER [--out loader.json]    (5 GB in FOLDER; radar_archive.py makes them)
 """
 
@@ -50,9 +50,7 @@ def batches(path: Path, rain: str) -> Batches:
     data = DataConfig(crop=CROP, batch_size=BATCH, wet_bias=1.0, **SETTINGS[rain])
     windows = find_windows(cube, length=HISTORY + HORIZON, stride=data.stride)
     task = TaskConfig(history=HISTORY, horizon=HORIZON)
-    return Batches(
-        [cube], windows, channels, task=task, data=data, static=[None], wet_bias=1.0, seed=0, train=True
-    )
+    return Batches([cube], windows, channels, task=task, data=data, static=[None], wet_bias=1.0, seed=0, train=True)
 
 
 def boxes(loader: Batches, count: int) -> list[tuple[int, int, int]]:
@@ -204,17 +202,17 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[list[str]
     rows = [["rain", "format", "loader", "samples/s: median (min to max)", "ours against it", "packed against it"]]
     for rain, kind in itertools.product(options.rain, options.format):
         path = radar_archive.archive(options.folder, rain, kind, frames=options.frames, size=896)
-        made: dict[str, int] = {}
-        timed = {
-            n: (lambda n=n, f=f: made.__setitem__(n, f())) for n, f in candidates(path, rain, options.samples).items()
-        }
-        seconds = timing.rounds(timed, count=options.rounds, clock="wall", device="cpu")
+        found = candidates(path, rain, options.samples)
+        made = {name: function() for name, function in found.items()}
+        seconds = timing.rounds(found, count=options.rounds, clock="wall", device="cpu")
         each = {n: [s / made[n] for s in taken] for n, taken in seconds.items()}
         results["samples_per_second"][f"{rain}, {kind}"] = {n: [1 / s for s in v] for n, v in each.items()}
         for name, values in each.items():
             text = f"{1 / statistics.median(values):.0f} ({1 / max(values):.0f} to {1 / min(values):.0f})"
             against = [timing.ratio(each, name, ours) for ours in ("ours", "ours, packed")]
-            rows.append([rain, kind, name, text, *(f"{a['median']:.1f} ({a['min']:.1f} to {a['max']:.1f})" for a in against)])
+            rows.append(
+                [rain, kind, name, text, *(f"{a['median']:.1f} ({a['min']:.1f} to {a['max']:.1f})" for a in against)]
+            )
         print(rows[-len(each) :], file=sys.stderr, flush=True)
     return results, rows
 

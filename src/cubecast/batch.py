@@ -29,7 +29,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Packed:
-    """Samples as they are put together: NumPy arrays, for a reader thread must not start threads of torch; or tensors."""
+    """Samples as they are put together: NumPy arrays, so that a reader thread starts none of torch's; or tensors."""
 
     values: Any
     """(batch, time, channel, y, x): model space with NaN where missing; or unsigned numbers that ``table`` unpacks."""

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from cubecast.ahead import read_ahead
 from cubecast.batch import Packed
 from cubecast.channels import Array, Channels, season_of
 from cubecast.config import DataConfig, TaskConfig
@@ -19,6 +20,8 @@ from cubecast.windows import Window, draw_crops
 
 BUFFER_BYTES = 448 * 2**20
 """What the rows that are mixed may hold together; two places of a cube are mixed in any case."""
+AHEAD = 128
+"""Samples whose rows are read ahead: about those of one more row, as rows are read in jerks."""
 WET_TILE = 16
 """Side of the tiles, in grid cells, on which wetness is known when crops are drawn."""
 
@@ -148,13 +151,24 @@ class Epoch:
             busiest = max(busiest, int(np.bincount(first, minlength=1).max()))
         lanes = int(np.clip(BUFFER_BYTES // max(1, held), 2, samples.data.shuffle_blocks)) if samples.train else 1
         self._slabs: OrderedDict[tuple[int, int], Slab] = OrderedDict()
-        self._most = lanes * span + 1
+        self._most = lanes * span + 2  # more than are in use: with none to spare a quarter of the rows is read again
         self._draw = lru_cache(maxsize=lanes * (2 * span + 1) * busiest)(lambda w: samples.draw(w, number))
         counts = [len(u) for u in units]
         self.order = mixed_order(units, counts, lanes=lanes, rng=rng) if samples.train else np.arange(sum(counts))
 
     def packed(self, skip: int = 0) -> Iterator[Packed]:
-        """The batches after the first ``skip``; each has samples of one shape."""
+        """The batches after the first ``skip``, while a thread reads what the next ones need."""
+        data = self.samples.data
+        return (self._batch(*b) for b in read_ahead(self._read(skip), data.prefetch and AHEAD // data.batch_size + 1))
+
+    def _read(self, skip: int) -> Iterator[tuple[list[Sample], list[list[Slab]]]]:
+        """The samples of every batch, and the slabs that each of them lies in."""
+        for numbers in self._grouped(skip):
+            samples = [self._draw(self._share[n // self.samples.count])[n % self.samples.count] for n in numbers]
+            yield samples, [self._needed(sample.window) for sample in samples]
+
+    def _grouped(self, skip: int) -> Iterator[list[int]]:
+        """The numbers of the samples of every batch after the first ``skip``; those of a batch have one shape."""
         waiting: dict[tuple[int, int], list[int]] = {}
         for number in self.order.tolist():
             window = self._share[number // self.samples.count]
@@ -164,16 +178,13 @@ class Epoch:
             if len(bucket) == self.samples.data.batch_size:
                 del waiting[shape]
                 if skip <= 0:
-                    yield self._batch(bucket)
+                    yield bucket
                 skip -= 1
-        for bucket in list(waiting.values())[max(0, skip) :]:
-            yield self._batch(bucket)
+        yield from list(waiting.values())[max(0, skip) :]
 
-    def _batch(self, numbers: Sequence[int]) -> Packed:
+    def _batch(self, samples: Sequence[Sample], slabs: Sequence[Sequence[Slab]]) -> Packed:
         """The batch of some samples."""
-        source, count = self.samples, self.samples.count
-        samples = [self._draw(self._share[n // count])[n % count] for n in numbers]
-        slabs = [self._needed(sample.window) for sample in samples]
+        source = self.samples
         tables = [source.rows[s.window.cube].table for s in samples]
         table = tables[0]
         if any(t is not table for t in tables) or not all(s.packed for needed in slabs for s in needed):

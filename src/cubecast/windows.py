@@ -238,38 +238,35 @@ def draw_crops(
         raise UsageError("wet_bias", found=wet_bias, allowed="0 to 1")
     if crop >= max(grid):
         return [window] * count
-    corners = [[int(c) for c in rng.integers(max(n - crop, 0) + 1, size=count)] for n in grid]
+    corners = np.stack([rng.integers(max(n - crop, 0) + 1, size=count) for n in grid])
     by_rain = np.flatnonzero(rng.random(count) < wet_bias)
     if len(by_rain):
         rain = wet[window.start : window.start + window.length].sum(axis=0)
         if rain.any():
-            for i, corner in zip(
-                by_rain, _wet_corners(rain, len(by_rain), grid=grid, crop=crop, block=block, rng=rng), strict=True
-            ):
-                corners[0][i], corners[1][i] = corner
-    return [replace(window, y=y, x=x, crop=crop) for y, x in zip(*corners, strict=True)]
+            corners[:, by_rain] = _wet_corners(rain, len(by_rain), grid=grid, crop=crop, block=block, rng=rng)
+    return [replace(window, y=y, x=x, crop=crop) for y, x in corners.T.tolist()]
 
 
 def _wet_corners(
     rain: Array, count: int, *, grid: tuple[int, int], crop: int, block: int, rng: np.random.Generator
-) -> list[tuple[int, int]]:
-    """Corners drawn in proportion to the rain in their crops; ``rain`` is even within each tile.
+) -> Array:
+    """Corners (y or x, count) in proportion to the rain in their crops; ``rain`` is even within each tile.
 
     A pixel is drawn by its rain times the number of crops that hold it, and then one of these crops: this is fair to
     the edges of the grid too. That number is a product over y and x.
     """
-    cover = [_cover(n, crop) for n in grid]
-    per_tile = [np.add.reduceat(c, np.arange(0, len(c), block)) for c in cover]
-    chance = np.cumsum(rain * np.outer(*per_tile), dtype=np.float64)
+    summed = [np.cumsum([0, *_cover(n, crop)]) for n in grid]
+    edges = [np.append(np.arange(0, n, block), n) for n in grid]
+    per_tile = [np.diff(s[e]) for s, e in zip(summed, edges, strict=True)]
+    tiles = np.unravel_index(
+        _draw(np.cumsum(rain * np.outer(*per_tile), dtype=np.float64), 0.0, 1.0, count, rng), rain.shape
+    )
     corners = []
-    for _ in range(count):
-        tile = divmod(_draw(chance, rng), rain.shape[1])
-        corner = []
-        for first, held, size in zip((t * block for t in tile), cover, grid, strict=True):
-            pixel = first + _draw(np.cumsum(held[first : first + block]), rng)
-            corner.append(int(rng.integers(max(pixel - crop + 1, 0), min(pixel, max(size - crop, 0)) + 1)))
-        corners.append((corner[0], corner[1]))
-    return corners
+    for tile, cover, edge, size in zip(tiles, summed, edges, grid, strict=True):
+        low, high = (cover[edge[tile + i]] / cover[-1] for i in (0, 1))
+        pixel = _draw(cover[1:], low, high, count, rng)
+        corners.append(rng.integers(np.maximum(pixel - crop + 1, 0), np.minimum(pixel, max(size - crop, 0)) + 1))
+    return np.stack(corners)
 
 
 def _cover(size: int, crop: int) -> Array:
@@ -278,9 +275,10 @@ def _cover(size: int, crop: int) -> Array:
     return np.minimum(pixel, max(size - crop, 0)) - np.maximum(pixel - crop + 1, 0) + 1
 
 
-def _draw(cumulative: Array, rng: np.random.Generator) -> int:
-    """An index, drawn with the chances whose running sum is given."""
-    return int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right").clip(max=len(cumulative) - 1))
+def _draw(cumulative: Array, low: Array | float, high: Array | float, count: int, rng: np.random.Generator) -> Array:
+    """Indices with the chances whose running sum is given, from the part of it between two shares."""
+    share = low + (high - low) * rng.random(count)
+    return np.searchsorted(cumulative, share * cumulative[-1], side="right").clip(max=len(cumulative) - 1)
 
 
 def _check_positive(**values: int) -> None:

@@ -217,6 +217,8 @@ class Opened:
     label: str
     variable: xr.Variable
     coding: Coding
+    plain: Any = None
+    """Something quicker to index than ``variable``, with the same numbers."""
 
     def __str__(self) -> str:
         return self.label
@@ -224,4 +226,4 @@ class Opened:
 
 def read_opened(file: Opened, _name: str, key: Key) -> tuple[Array, Coding]:
     """The reader of `Opened`."""
-    return file.variable[key].values, file.coding
+    return (file.variable[key].values if file.plain is None else file.plain[key]), file.coding

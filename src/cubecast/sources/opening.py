@@ -152,8 +152,8 @@ def _finish(part: Part, start: Any, end: Any) -> xr.DataArray:
     except InputError as error:
         raise InputError(f"{part.origin}: {error}") from error
     more = f" and {len(part.files) - 1} more" if len(part.files) > 1 else ""
-    cube.encoding = {"source": part.origin + more}
     frames = stored_frames(part.cube)
+    cube.encoding = {"source": part.origin + more}
     if frames is None:
         return cube
     dim = sequence_dim(cube)
