@@ -17,10 +17,10 @@ from cubecast.batch import Batch, moved
 from cubecast.channels import Array, Channels
 from cubecast.config import DataConfig, TaskConfig
 from cubecast.cube import select_channel, space_dims
-from cubecast.epoch import WET_TILE, Epoch, Samples
+from cubecast.epoch import Epoch, Samples
 from cubecast.progress import Progress
 from cubecast.reading import CubeRows
-from cubecast.windows import Window, wet_map
+from cubecast.windows import Window
 
 __all__ = ["Batch", "Batches"]
 
@@ -65,15 +65,11 @@ class Batches:
                 rows[index].share_table(other)
         whole = len(space_dims(cubes[0])) < 2 or (data.validate_whole and not train)
         crop = None if whole else data.crop
-        wet: dict[int, Array] = {}
-        for index in used if crop and wet_bias else ():
-            field = select_channel(cubes[index], channels.outputs[0])
-            wet[index] = wet_map(field, threshold=data.wet_threshold, block=WET_TILE, progress=progress)
         self.data = data
         self._samples = Samples(
             windows=sorted(windows, key=lambda w: (w.cube, w.start)),
             rows=rows,
-            wet=wet,
+            wet={},
             static=static,
             channels=channels,
             task=task,
@@ -85,6 +81,8 @@ class Batches:
             rank=rank,
             ranks=ranks,
         )
+        for index in used if crop and wet_bias else ():
+            self._samples.map_wetness(index, select_channel(cubes[index], channels.outputs[0]), progress)
 
     def __len__(self) -> int:
         """Batches in an epoch."""

@@ -8,22 +8,24 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import xarray as xr
 
 from cubecast.ahead import read_ahead
 from cubecast.batch import Packed
 from cubecast.channels import Array, Channels, season_of
 from cubecast.config import DataConfig, TaskConfig
 from cubecast.cube import sequence_dim
+from cubecast.progress import Progress
 from cubecast.reading import CubeRows, Slab
 from cubecast.shuffling import mixed_order, rank_share
-from cubecast.windows import Window, draw_crops
+from cubecast.windows import Window, draw_crops, wet_map
 
 BUFFER_BYTES = 448 * 2**20
 """What the rows that are mixed may hold together; two places of a cube are mixed in any case."""
 AHEAD = 128
 """Samples whose rows are read ahead: about those of one more row, as rows are read in jerks."""
 WET_TILE = 16
-"""Side of the tiles, in grid cells, on which wetness is known when crops are drawn."""
+"""Smallest side of the tiles, in grid cells, on which wetness is known when crops are drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Samples:
     windows: Sequence[Window]
     """Sorted by cube and start."""
     rows: Mapping[int, CubeRows]
-    wet: Mapping[int, Array]
+    wet: dict[int, Array]
     """`wet_map` of every cube; empty where crops do not favour rain."""
     static: Sequence[Array | None]
     channels: Channels
@@ -92,6 +94,16 @@ class Samples:
         crop = self.crop or max(y, x)
         return min(y, crop), min(x, crop)
 
+    @property
+    def wet_tile(self) -> int:
+        """Side of the tiles of ``wet``: a quarter of a crop, for the map of a long archive must be small."""
+        return max(WET_TILE, (self.crop or 0) // 4)
+
+    def map_wetness(self, cube: int, field: xr.DataArray, progress: Progress | None) -> None:
+        """Find out where it rains in a cube; kept in steps of 1/255, never 0 where there is any rain."""
+        found = wet_map(field, threshold=self.data.wet_threshold, block=self.wet_tile, progress=progress)
+        self.wet[cube] = np.ceil(found * 255).astype(np.uint8)
+
     def draw(self, index: int, epoch: int) -> list[Sample]:
         """The samples of a window in an epoch."""
         window = self.windows[index]
@@ -99,14 +111,14 @@ class Samples:
         crops = [window] * self.count
         y, x = grid = self.rows[window.cube].shape
         if self.crop is not None:
-            dry = np.broadcast_to(np.float32(0), (1, -(-y // WET_TILE), -(-x // WET_TILE)))
+            dry = np.broadcast_to(np.uint8(0), (1, -(-y // self.wet_tile), -(-x // self.wet_tile)))
             crops = draw_crops(
                 window,
                 self.wet.get(window.cube, dry),
                 count=self.count,
                 grid=grid,
                 crop=self.crop,
-                block=WET_TILE,
+                block=self.wet_tile,
                 wet_bias=self.wet_bias if window.cube in self.wet else 0.0,
                 rng=rng,
             )
