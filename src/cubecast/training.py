@@ -35,6 +35,12 @@ class Waiting:
 
     def __init__(self, batches: Iterator[Batch]) -> None:
         self._batches, self.seconds = batches, 0.0
+        self.start = self._last = time.monotonic()
+
+    @property
+    def share(self) -> float:
+        """The waiting as a share of the time until the last batch was asked for."""
+        return self.seconds / max(self._last - self.start, 1e-9)
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches."""
@@ -46,7 +52,8 @@ class Waiting:
         try:
             return next(self._batches)
         finally:
-            self.seconds += time.monotonic() - start
+            self._last = time.monotonic()
+            self.seconds += self._last - start
 
 
 def choose_device(name: str) -> torch.device:
@@ -116,8 +123,7 @@ def train(
         log.info("untrained: validation loss %.5g", run.best_loss)
     with _bar(progress, total, run.step) as show, _tensorboard(config, directory) as record:
         while run.epoch < config.epochs and not _spent(run, config, start):
-            began, samples, summed = time.monotonic(), 0, 0.0
-            waiting = Waiting(training.epoch(run.epoch, device=device))
+            waiting, samples, summed = Waiting(training.epoch(run.epoch, device=device)), 0, 0.0
             for batch in waiting:
                 share = max(run.step / total, _time_share(config, start))
                 value = _step(run, loss, batch, config, share=share, autocast=autocast)
@@ -127,7 +133,6 @@ def train(
                 if _time_share(config, start) >= 1:
                     break
             run.epoch += 1
-            trained = time.monotonic() - began
             row = {
                 "epoch": run.epoch,
                 "training_loss": summed / samples,
@@ -135,8 +140,8 @@ def train(
                 if validation is None
                 else evaluate(run.average, loss, validation, device=device, autocast=autocast),
                 "learning_rate": run.optimizer.param_groups[0]["lr"],
-                "samples_per_second": samples / (time.monotonic() - began),
-                "waiting_share": waiting.seconds / trained,
+                "samples_per_second": samples / (time.monotonic() - waiting.start),
+                "waiting_share": waiting.share,
             }
             _judge(run, row, validated=validation is not None)
             record(row)
