@@ -74,7 +74,7 @@ def test_validation_keeps_its_order_and_its_crops(rain):
 
 
 def test_shuffling_mixes_blocks(monkeypatch):
-    monkeypatch.setattr("cubecast.batches.BLOCK_BYTES", 4 * 24 * 8)
+    monkeypatch.setattr("cubecast.reading.ROW_BYTES", 4 * 24 * 8)
     batches = make([counting(80)], shuffle_blocks=16)
     order = first_frames(batches)
     assert sorted(order) == list(range(76))

@@ -98,7 +98,7 @@ def test_tensorboard_events_are_written(rain, tmp_path):
 def test_the_best_epoch_is_kept_and_patience_stops(rain):
     # A learning rate that ruins the weights: the first epochs are the best, and patience ends the run.
     model = Nowcaster(
-        **{**SMALL, "epochs": 30, "learning_rate": 0.1, "average": 0.0, "patience": 2, "precision": "fp32"},
+        **{**SMALL, "epochs": 30, "learning_rate": 0.3, "average": 0.0, "patience": 2, "precision": "fp32"},
         residual=False,  # else persistence would be the best
     ).fit(rain(40))
     losses = [r["validation_loss"] for r in model.log]

@@ -105,7 +105,7 @@ class Channels:
         if static is not None:
             parts.append(np.broadcast_to(static, (len(encoded), *static.shape)))
         if self.season:
-            parts.append(np.broadcast_to(_season(times)[..., None, None], (len(encoded), 2, *encoded.shape[2:])))
+            parts.append(np.broadcast_to(season_of(times)[..., None, None], (len(encoded), 2, *encoded.shape[2:])))
         return np.concatenate(parts, axis=1)
 
     def decode(self, name: str, values: Array, like: xr.DataArray) -> Array:
@@ -221,7 +221,7 @@ def _position(cube: xr.DataArray) -> Array:
     return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)]).astype(np.float32)
 
 
-def _season(times: Array) -> Array:
+def season_of(times: Array) -> Array:
     """Cosine and sine of the time of year (time, 2)."""
     if times.dtype.kind != "M":
         raise UsageError("setting season", found="a sequence without times", allowed="a datetime64 coordinate")

@@ -30,6 +30,32 @@ from cubecast.errors import FailedError, InputError
 log = logging.getLogger(__name__)
 
 
+class Waiting:
+    """Batches, and how many seconds were spent waiting for them."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches, self.seconds = batches, 0.0
+        self.start = self._last = time.monotonic()
+
+    @property
+    def share(self) -> float:
+        """The waiting as a share of the time until the last batch was asked for."""
+        return self.seconds / max(self._last - self.start, 1e-9)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches."""
+        return self
+
+    def __next__(self) -> Batch:
+        """The next batch."""
+        start = time.monotonic()
+        try:
+            return next(self._batches)
+        finally:
+            self._last = time.monotonic()
+            self.seconds += self._last - start
+
+
 def choose_device(name: str) -> torch.device:
     """The device of a configuration: ``auto`` is CUDA when present."""
     if name == "auto":
@@ -96,10 +122,10 @@ def train(
         run.best_loss = evaluate(run.average, loss, validation, device=device, autocast=autocast)
     with _bar(progress, total, run.step) as show, _tensorboard(config, directory) as record:
         while run.epoch < config.epochs and not _spent(run, config, start):
-            began, samples, summed = time.monotonic(), 0, 0.0
-            for batch in training.epoch(run.epoch):
+            waiting, samples, summed = Waiting(training.epoch(run.epoch, device=device)), 0, 0.0
+            for batch in waiting:
                 share = max(run.step / total, _time_share(config, start))
-                value = _step(run, loss, batch.to(device), config, share=share, autocast=autocast)
+                value = _step(run, loss, batch, config, share=share, autocast=autocast)
                 samples += len(batch.inputs)
                 summed += value * len(batch.inputs)
                 show(value, len(batch.inputs))
@@ -111,7 +137,8 @@ def train(
                 "training_loss": summed / samples,
                 "validation_loss": evaluate(run.average, loss, validation, device=device, autocast=autocast),
                 "learning_rate": run.optimizer.param_groups[0]["lr"],
-                "samples_per_second": samples / (time.monotonic() - began),
+                "samples_per_second": samples / (time.monotonic() - waiting.start),
+                "waiting_share": waiting.share,
             }
             _judge(run, row, validated=validation is not None)
             record(row)
@@ -142,8 +169,7 @@ def evaluate(
     network.eval()
     summed = pixels = 0.0
     with torch.no_grad():
-        for raw in batches.epoch(0):
-            batch = raw.to(device)
+        for batch in batches.epoch(0, device=device):
             with _autocast(device, autocast):
                 prediction = network(batch.inputs, batch.targets.shape[1])
             count = float(batch.observed.sum())

@@ -193,7 +193,22 @@ def draw_crop(
     wet_bias: float,
     rng: np.random.Generator,
 ) -> Window:
-    """``window`` with a random crop, more often where it rains.
+    """``window`` with a random crop, more often where it rains: one of `draw_crops`."""
+    return draw_crops(window, wet, count=1, grid=grid, crop=crop, block=block, wet_bias=wet_bias, rng=rng)[0]
+
+
+def draw_crops(
+    window: Window,
+    wet: Array,
+    *,
+    count: int,
+    grid: tuple[int, int],
+    crop: int,
+    block: int,
+    wet_bias: float,
+    rng: np.random.Generator,
+) -> list[Window]:
+    """``window`` with each of ``count`` random crops, more often where it rains.
 
     The chance of a corner c is ``(1 - b) / N + b * w(c) / sum(w)``, with b = ``wet_bias``, N the number of corners
     inside the grid, and w(c) the wet share of the crop at c over the window's frames, taken as even within each tile
@@ -202,51 +217,56 @@ def draw_crop(
     Args:
         window: a window of whole fields.
         wet: the cube's `wet_map` for the same ``block``.
+        count: how many crops.
         grid: (ny, nx) of the cube.
         crop: side of the crop in pixels; in a dimension that is shorter, the whole of it is taken.
         block: side of the tiles of ``wet`` in pixels.
         wet_bias: 0 (anywhere) to 1 (by rain alone).
-        rng: the same state draws the same crop.
+        rng: the same state draws the same crops.
 
     Returns:
-        The window with its crop, or unchanged when the crop is not smaller than the field.
+        The window with each crop, or unchanged when the crop is not smaller than the field.
 
     Raises:
-        UsageError: a wet map of another grid, a bias outside [0, 1], or a crop below 1.
+        UsageError: a wet map of another grid, a bias outside [0, 1], or a crop or count below 1.
     """
-    _check_positive(crop=crop, block=block)
+    _check_positive(crop=crop, block=block, count=count)
     tiles = tuple(-(-n // block) for n in grid)
     if wet.shape[1:] != tiles:
         raise UsageError("wet map", found=f"tiles {wet.shape[1:]}", allowed=f"{tiles} for a grid of {grid}")
     if not 0 <= wet_bias <= 1:
         raise UsageError("wet_bias", found=wet_bias, allowed="0 to 1")
     if crop >= max(grid):
-        return window
-    y, x = (int(rng.integers(max(n - crop, 0) + 1)) for n in grid)
-    if rng.random() >= wet_bias:
-        return replace(window, y=y, x=x, crop=crop)
-    rain = wet[window.start : window.start + window.length].sum(axis=0, dtype=np.float64)
-    if rain.any():
-        y, x = _wet_corner(rain, grid=grid, crop=crop, block=block, rng=rng)
-    return replace(window, y=y, x=x, crop=crop)
+        return [window] * count
+    corners = np.stack([rng.integers(max(n - crop, 0) + 1, size=count) for n in grid])
+    by_rain = np.flatnonzero(rng.random(count) < wet_bias)
+    if len(by_rain):
+        rain = wet[window.start : window.start + window.length].sum(axis=0)
+        if rain.any():
+            corners[:, by_rain] = _wet_corners(rain, len(by_rain), grid=grid, crop=crop, block=block, rng=rng)
+    return [replace(window, y=y, x=x, crop=crop) for y, x in corners.T.tolist()]
 
 
-def _wet_corner(
-    rain: Array, *, grid: tuple[int, int], crop: int, block: int, rng: np.random.Generator
-) -> tuple[int, int]:
-    """A corner drawn in proportion to the rain in its crop; ``rain`` is even within each tile.
+def _wet_corners(
+    rain: Array, count: int, *, grid: tuple[int, int], crop: int, block: int, rng: np.random.Generator
+) -> Array:
+    """Corners (y or x, count) in proportion to the rain in their crops; ``rain`` is even within each tile.
 
     A pixel is drawn by its rain times the number of crops that hold it, and then one of these crops: this is fair to
     the edges of the grid too. That number is a product over y and x.
     """
-    cover = [_cover(n, crop) for n in grid]
-    per_tile = [np.add.reduceat(c, np.arange(0, len(c), block)) for c in cover]
-    tile = np.unravel_index(_draw(np.cumsum(rain * np.outer(*per_tile)), rng), rain.shape)
-    corner = []
-    for first, held, size in zip((int(t) * block for t in tile), cover, grid, strict=True):
-        pixel = first + _draw(np.cumsum(held[first : first + block]), rng)
-        corner.append(int(rng.integers(max(pixel - crop + 1, 0), min(pixel, max(size - crop, 0)) + 1)))
-    return corner[0], corner[1]
+    summed = [np.cumsum([0, *_cover(n, crop)]) for n in grid]
+    edges = [np.append(np.arange(0, n, block), n) for n in grid]
+    per_tile = [np.diff(s[e]) for s, e in zip(summed, edges, strict=True)]
+    tiles = np.unravel_index(
+        _draw(np.cumsum(rain * np.outer(*per_tile), dtype=np.float64), 0.0, 1.0, count, rng), rain.shape
+    )
+    corners = []
+    for tile, cover, edge, size in zip(tiles, summed, edges, grid, strict=True):
+        low, high = (cover[edge[tile + i]] / cover[-1] for i in (0, 1))
+        pixel = _draw(cover[1:], low, high, count, rng)
+        corners.append(rng.integers(np.maximum(pixel - crop + 1, 0), np.minimum(pixel, max(size - crop, 0)) + 1))
+    return np.stack(corners)
 
 
 def _cover(size: int, crop: int) -> Array:
@@ -255,9 +275,10 @@ def _cover(size: int, crop: int) -> Array:
     return np.minimum(pixel, max(size - crop, 0)) - np.maximum(pixel - crop + 1, 0) + 1
 
 
-def _draw(cumulative: Array, rng: np.random.Generator) -> int:
-    """An index, drawn with the chances whose running sum is given."""
-    return int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right").clip(max=len(cumulative) - 1))
+def _draw(cumulative: Array, low: Array | float, high: Array | float, count: int, rng: np.random.Generator) -> Array:
+    """Indices with the chances whose running sum is given, from the part of it between two shares."""
+    share = low + (high - low) * rng.random(count)
+    return np.searchsorted(cumulative, share * cumulative[-1], side="right").clip(max=len(cumulative) - 1)
 
 
 def _check_positive(**values: int) -> None:

@@ -46,6 +46,8 @@ class Stored:
     dtype: np.dtype[Any]
     limits: Limits
     name: str
+    chunks: tuple[int, ...] | None = None
+    """Sizes of the stored chunks, for all dims of the cube."""
 
 
 class Frames:
@@ -92,30 +94,73 @@ class Frames:
             if len(run):
                 yield int(file[run[0]]), frames[run]
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Frames:
+        """The same object: it does not change, and a deep copy of a cube must not read its values."""
+        return self
+
+    def numbers(self, start: int, stop: int, window: tuple[slice, ...]) -> list[tuple[Array, Coding]]:
+        """Stored numbers ``(frames, *window)`` of the frames from ``start`` to ``stop``, file by file, not decoded."""
+        shape = tuple(k.stop - k.start for k in window)
+        return [
+            self._numbers(file, run, window, (len(run), *shape)) for file, run in self._runs(np.arange(start, stop))
+        ]
+
+    def decode(self, numbers: Array, coding: Coding, factor: Any = None) -> tuple[Array, list[float]]:
+        """Values of stored numbers times ``factor``, and the distinct values that were removed as impossible."""
+        values = coding.decode(numbers, self.dtype)
+        if factor is not None:
+            values *= factor
+        return self.stored.limits.apply(values)
+
+    def part(self, start: int, stop: int) -> Frames:
+        """The frames from ``start`` to ``stop``."""
+        factor = None if self.factor is None else self.factor[start:stop]
+        return Frames(self.stored, self.files, index=self.index[start:stop], factor=factor, space=self.shape[1:])
+
     def _read(self, file: int, frames: Array, window: tuple[slice, ...], shape: tuple[int, ...]) -> Array:
+        numbers, coding = self._numbers(file, frames, window, shape)
+        factor = None
+        if self.factor is not None:
+            factor = self.factor[frames].astype(self.dtype).reshape(-1, *(1,) * (len(shape) - 1))
+        values, removed = self.decode(numbers, coding, factor)
+        if removed and not self._warned:
+            self._warned = True
+            warn_removed(removed, self.stored.name, str(self.files[file]))
+        return values
+
+    def _numbers(
+        self, file: int, frames: Array, window: tuple[slice, ...], shape: tuple[int, ...]
+    ) -> tuple[Array, Coding]:
+        """What one file stores for neighbouring frames, in the order of the cube's dims, and how it is coded."""
         first = int(self.index[frames[0], 1])
         full: tuple[slice, ...] = (slice(first, first + len(frames)), *window)
         key = tuple(0 if axis is None else full[axis] for axis in self.stored.order)
-        where = str(self.files[file])
         try:
-            numbers, coding = self.stored.read(self.files[file], self.stored.variable, key)
-            values = coding.decode(np.asarray(numbers), self.dtype)
+            found, coding = self.stored.read(self.files[file], self.stored.variable, key)
             kept = [axis for axis in self.stored.order if axis is not None]
-            values = values.transpose(np.argsort(kept))
-            if values.shape != (shape if 0 in kept else shape[1:]):
-                raise ValueError(f"shape {values.shape} where {shape} was announced")
-            values = values.reshape(shape)
+            numbers = np.asarray(found).transpose(np.argsort(kept))
+            if numbers.shape != (shape if 0 in kept else shape[1:]):
+                raise ValueError(f"shape {numbers.shape} where {shape} was announced")
+            return numbers.reshape(shape), coding
         except CubecastError:
             raise
         except READ_ERRORS as error:
-            raise damaged(where, error) from error
-        if self.factor is not None:
-            values *= self.factor[frames].astype(self.dtype).reshape(-1, *(1,) * (values.ndim - 1))
-        values, removed = self.stored.limits.apply(values)
-        if removed and not self._warned:
-            self._warned = True
-            warn_removed(removed, self.stored.name, where)
-        return values
+            raise damaged(str(self.files[file]), error) from error
+
+
+def keep_frames(cube: xr.DataArray, frames: Frames) -> xr.DataArray:
+    """Let ``cube``, whose values are ``frames`` and nothing else, say so."""
+    cube.encoding["frames"] = (cube.data.name, frames)
+    return cube
+
+
+def stored_frames(cube: xr.DataArray) -> Frames | None:
+    """The `Frames` that a cube's values are; None when they are anything else, or have been changed since.
+
+    xarray keeps ``encoding`` when it changes values, so the name of the dask array, which is its content's, decides.
+    """
+    name, frames = cube.encoding.get("frames", (None, None))
+    return frames if cube.chunks is not None and cube.data.name == name else None
 
 
 def damaged(where: str, error: BaseException) -> InputError:
@@ -172,6 +217,8 @@ class Opened:
     label: str
     variable: xr.Variable
     coding: Coding
+    plain: Any = None
+    """Something quicker to index than ``variable``, with the same numbers."""
 
     def __str__(self) -> str:
         return self.label
@@ -179,4 +226,4 @@ class Opened:
 
 def read_opened(file: Opened, _name: str, key: Key) -> tuple[Array, Coding]:
     """The reader of `Opened`."""
-    return file.variable[key].values, file.coding
+    return (file.variable[key].values if file.plain is None else file.plain[key]), file.coding

@@ -11,7 +11,7 @@ import xarray as xr
 
 from cubecast.errors import InputError
 from cubecast.sources.axes import find_axes, find_period, space_coords
-from cubecast.sources.blocks import Frames, Reader, Stored, block_sizes, dask_array
+from cubecast.sources.blocks import Frames, Reader, Stored, block_sizes, dask_array, keep_frames
 from cubecast.sources.coding import value_dtype
 from cubecast.sources.times import Array, Times, decode, keep_order, read_times
 from cubecast.sources.values import Meaning, interpret
@@ -75,13 +75,14 @@ def learn(ds: xr.Dataset, name: str, *, read: Reader, chunks: Sequence[int] | No
     mapping = next((n for n, v in coords.items() if not v.dims), None)
     attrs = {**meaning.attrs, "grid_mapping": mapping} if mapping else meaning.attrs
     sizes = dict(zip(map(str, variable.dims), chunks, strict=True)) if chunks else None
+    stored = (sizes.get(str(axes.along), 1), *(sizes[d] for d in axes.space)) if sizes else None
     layout = Layout(
-        Stored(read, name, order, value_dtype(variable.dtype, variable.attrs), meaning.limits, meaning.name),
+        Stored(read, name, order, value_dtype(variable.dtype, variable.attrs), meaning.limits, meaning.name, stored),
         Meaning(meaning.name, attrs, meaning.amount, meaning.limits),
         (axes.dim, *axes.space),
         coords,
         tuple(ds.sizes[d] for d in axes.space),
-        (sizes.get(str(axes.along), 1), *(sizes[d] for d in axes.space)) if sizes else None,
+        stored,
         sequence_attrs(ds.variables[axes.sequence], axes.dim),
     )
     return Learnt(layout, times, axes.sequence, period)
@@ -116,7 +117,8 @@ def stack(found: Sequence[Found], *, chunks: Mapping[str, int] | None) -> xr.Dat
     )
     coords = {**layout.coords, layout.dims[0]: (layout.dims[0], sequence[keep], layout.sequence_attrs)}
     values = dask_array(frames, blocks)
-    return xr.DataArray(values, dims=layout.dims, coords=coords, name=layout.meaning.name, attrs=layout.meaning.attrs)
+    cube = xr.DataArray(values, dims=layout.dims, coords=coords, name=layout.meaning.name, attrs=layout.meaning.attrs)
+    return keep_frames(cube, frames)
 
 
 def rate_factors(amount: float, times: Sequence[Times], files: Sequence[Any], name: str) -> list[Array]:

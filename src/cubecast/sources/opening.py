@@ -13,7 +13,7 @@ from cubecast.errors import CubecastError, InputError, UsageError
 from cubecast.progress import Progress, follow
 from cubecast.sources import classic, knmi, netcdf, odim
 from cubecast.sources.axes import no_variable
-from cubecast.sources.blocks import LOCK, READ_ERRORS, damaged
+from cubecast.sources.blocks import LOCK, READ_ERRORS, damaged, keep_frames, stored_frames
 from cubecast.sources.files import Source, expand, file_kind
 from cubecast.sources.joining import Part, describe_part, is_regular, join, stack_channels
 from cubecast.sources.layout import Found, Layout, split_steps, stack
@@ -152,8 +152,13 @@ def _finish(part: Part, start: Any, end: Any) -> xr.DataArray:
     except InputError as error:
         raise InputError(f"{part.origin}: {error}") from error
     more = f" and {len(part.files) - 1} more" if len(part.files) > 1 else ""
+    frames = stored_frames(part.cube)
     cube.encoding = {"source": part.origin + more}
-    return cube
+    if frames is None:
+        return cube
+    dim = sequence_dim(cube)
+    first = int(part.cube.indexes[dim].get_loc(cube.indexes[dim][0]))
+    return keep_frames(cube, frames if len(cube) == len(part.cube) else frames.part(first, first + len(cube)))
 
 
 def select(cube: xr.DataArray, start: Any, end: Any) -> xr.DataArray:

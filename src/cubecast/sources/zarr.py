@@ -8,6 +8,7 @@ import zarr
 from cubecast.errors import CubecastError
 from cubecast.sources.axes import choose_variables
 from cubecast.sources.blocks import READ_ERRORS, Opened, damaged, read_opened
+from cubecast.sources.chunks import PlainChunks
 from cubecast.sources.coding import cf_coding
 from cubecast.sources.layout import Found, learn
 
@@ -30,16 +31,18 @@ def scan(path: str, names: tuple[str | None, ...]) -> list[Found]:
             decode_times=False,
             cache=False,
         )
-        return [_found(ds, asked, name, path) for asked, name in choose_variables(ds, names, where=path)]
+        return [_found(ds, group, asked, name, path) for asked, name in choose_variables(ds, names, where=path)]
     except CubecastError:
         raise
     except (ImportError, *READ_ERRORS) as error:  # ImportError: fsspec lacks the package for the URL's protocol
         raise damaged(path, error) from error
 
 
-def _found(ds: xr.Dataset, asked: str | None, name: str, path: str) -> Found:
+def _found(ds: xr.Dataset, group: zarr.Group, asked: str | None, name: str, path: str) -> Found:
     variable = ds.variables[name]
     chunks = variable.encoding.get("shards") or variable.encoding.get("chunks")
     learnt = learn(ds, name, read=read_opened, chunks=chunks, where=path)
     coding = cf_coding(variable.attrs, variable.dtype)
-    return Found(learnt.layout, Opened(path, variable, coding), learnt.times, asked)
+    array = group[name]
+    plain = PlainChunks.of(array) if isinstance(array, zarr.Array) and array.dtype == variable.dtype else None
+    return Found(learnt.layout, Opened(path, variable, coding, plain), learnt.times, asked)
