@@ -1,12 +1,13 @@
-"""Items made ahead by one thread."""
+"""Items made ahead by one thread, and the time that is spent waiting for them all the same."""
 
 from __future__ import annotations
 
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
@@ -48,3 +49,29 @@ def read_ahead(items: Iterator[Item], depth: int) -> Iterator[Item]:
     finally:
         stop.set()
         thread.join()
+
+
+class Waiting(Generic[Item]):
+    """Items, and how many seconds were spent waiting for them."""
+
+    def __init__(self, items: Iterator[Item]) -> None:
+        self._items, self.seconds = items, 0.0
+        self.start = self._last = time.monotonic()
+
+    @property
+    def share(self) -> float:
+        """The waiting as a share of the time until the last item was asked for."""
+        return self.seconds / max(self._last - self.start, 1e-9)
+
+    def __iter__(self) -> Iterator[Item]:
+        """The items."""
+        return self
+
+    def __next__(self) -> Item:
+        """The next item."""
+        start = time.monotonic()
+        try:
+            return next(self._items)
+        finally:
+            self._last = time.monotonic()
+            self.seconds += self._last - start

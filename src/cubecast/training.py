@@ -22,38 +22,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
+from cubecast.ahead import Waiting
 from cubecast.batches import Batch, Batches
 from cubecast.checkpoint import CHECKPOINT, Run, load_checkpoint, save_checkpoint
 from cubecast.config import TrainingConfig
 from cubecast.errors import FailedError, InputError
 
 log = logging.getLogger(__name__)
-
-
-class Waiting:
-    """Batches, and how many seconds were spent waiting for them."""
-
-    def __init__(self, batches: Iterator[Batch]) -> None:
-        self._batches, self.seconds = batches, 0.0
-        self.start = self._last = time.monotonic()
-
-    @property
-    def share(self) -> float:
-        """The waiting as a share of the time until the last batch was asked for."""
-        return self.seconds / max(self._last - self.start, 1e-9)
-
-    def __iter__(self) -> Iterator[Batch]:
-        """The batches."""
-        return self
-
-    def __next__(self) -> Batch:
-        """The next batch."""
-        start = time.monotonic()
-        try:
-            return next(self._batches)
-        finally:
-            self._last = time.monotonic()
-            self.seconds += self._last - start
 
 
 def choose_device(name: str) -> torch.device:
