@@ -46,22 +46,27 @@ class Killed(BaseException):
     """Stands for what ends a process between two steps."""
 
 
+def fit_until_killed(model, cube, directory, monkeypatch, *, step):
+    """Fit ``model`` up to its step number ``step``, of all its trainings together, which never ends."""
+    original, done = training._step, []
+
+    def killing(run, *args, **kwargs):
+        done.append(1)
+        if len(done) == step:
+            raise Killed
+        return original(run, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "_step", killing)
+        with pytest.raises(Killed):
+            model.fit(cube, directory=directory)
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_resume_after_a_kill_ends_with_the_same_bits(rain, tmp_path, monkeypatch, optimizer):
     settings = {**SMALL, "optimizer": optimizer}
     whole = Nowcaster(**settings).fit(rain(40), directory=tmp_path / "whole")
-    step, done = training._step, []
-
-    def killing(run, *args, **kwargs):
-        done.append(1)
-        if len(done) == 13:
-            raise Killed
-        return step(run, *args, **kwargs)
-
-    monkeypatch.setattr(training, "_step", killing)
-    with pytest.raises(Killed):
-        Nowcaster(**settings).fit(rain(40), directory=tmp_path / "cut")
-    monkeypatch.setattr(training, "_step", step)
+    fit_until_killed(Nowcaster(**settings), rain(40), tmp_path / "cut", monkeypatch, step=13)
     with safe_open(tmp_path / "cut" / CHECKPOINT, framework="pt") as file:
         assert 1 <= json.loads(file.metadata()["run"])["epoch"] < 4
     resumed = Nowcaster(**settings).fit(rain(40), directory=tmp_path / "cut", resume=True)
@@ -191,18 +196,7 @@ def test_refit_with_validation_cubes_trains_on_them_too(rain):
 def test_a_refit_that_is_killed_and_resumed_ends_with_the_same_bits(rain, tmp_path, monkeypatch, last_step):
     settings = {**SMALL, "refit": True}
     whole = Nowcaster(**settings).fit(rain(40), directory=tmp_path / "whole")
-    step, done = training._step, []
-
-    def killing(run, *args, **kwargs):
-        done.append(1)
-        if len(done) == last_step:
-            raise Killed
-        return step(run, *args, **kwargs)
-
-    monkeypatch.setattr(training, "_step", killing)
-    with pytest.raises(Killed):
-        Nowcaster(**settings).fit(rain(40), directory=tmp_path / "cut")
-    monkeypatch.setattr(training, "_step", step)
+    fit_until_killed(Nowcaster(**settings), rain(40), tmp_path / "cut", monkeypatch, step=last_step)
     assert (tmp_path / "cut" / "refit" / CHECKPOINT).exists() == (last_step == 50)
     resumed = Nowcaster(**settings).fit(rain(40), directory=tmp_path / "cut", resume=True)
     assert equal(weights(whole), weights(resumed))

@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from cubecast.errors import InputError, UsageError
-from cubecast.windows import Window, draw_crop, find_windows, split_windows, wet_map
+from cubecast.windows import Window, draw_crops, find_windows, split_windows, wet_map
 
 
 def make_cube(frames, *, size=(6, 8), missing=(), dims=("y", "x")):
@@ -141,8 +141,8 @@ def corner_counts(wet_pixels, *, crop, block, wet_bias, draws):
     wet, rng = wet_map(cube, threshold=0.5, block=block), np.random.default_rng(3)
     counts = np.zeros([max(n - crop, 0) + 1 for n in wet_pixels.shape])
     for _ in range(draws):
-        window = draw_crop(
-            Window(0, 0, 2), wet, grid=wet_pixels.shape, crop=crop, block=block, wet_bias=wet_bias, rng=rng
+        (window,) = draw_crops(
+            Window(0, 0, 2), wet, count=1, grid=wet_pixels.shape, crop=crop, block=block, wet_bias=wet_bias, rng=rng
         )
         counts[window.y, window.x] += 1
     return counts
@@ -181,16 +181,16 @@ def test_rain_outside_the_window_does_not_attract_crops():
     wet = np.zeros((6, 1, 4), np.float32)
     wet[4:, 0, 3] = 1
     wet[0, 0, 0] = 1
-    draw = {"grid": (1, 4), "crop": 1, "block": 1, "wet_bias": 1.0, "rng": np.random.default_rng(0)}
-    assert {draw_crop(Window(0, 0, 3), wet, **draw).x for _ in range(20)} == {0}
-    assert {draw_crop(Window(0, 3, 3), wet, **draw).x for _ in range(20)} == {3}
+    draw = {"count": 1, "grid": (1, 4), "crop": 1, "block": 1, "wet_bias": 1.0, "rng": np.random.default_rng(0)}
+    assert {draw_crops(Window(0, 0, 3), wet, **draw)[0].x for _ in range(20)} == {0}
+    assert {draw_crops(Window(0, 3, 3), wet, **draw)[0].x for _ in range(20)} == {3}
 
 
 def test_a_crop_as_large_as_the_field_leaves_the_window_whole():
     window = Window(0, 0, 2)
     wet = np.ones((4, 2, 2), np.float32)
     rng = np.random.default_rng(0)
-    assert draw_crop(window, wet, grid=(6, 8), crop=8, block=4, wet_bias=0.5, rng=rng) == window
+    assert draw_crops(window, wet, count=1, grid=(6, 8), crop=8, block=4, wet_bias=0.5, rng=rng) == [window]
 
 
 @pytest.mark.parametrize(
@@ -198,6 +198,7 @@ def test_a_crop_as_large_as_the_field_leaves_the_window_whole():
     [({"grid": (64, 64)}, "wet map"), ({"wet_bias": 1.5}, "wet_bias"), ({"crop": 0}, "crop")],
 )
 def test_wrong_crop_arguments_are_refused(wrong, message):
-    arguments = {"grid": (6, 8), "crop": 4, "block": 4, "wet_bias": 0.5, "rng": np.random.default_rng(0)} | wrong
+    arguments = {"count": 1, "grid": (6, 8), "crop": 4, "block": 4, "wet_bias": 0.5}
+    arguments |= {"rng": np.random.default_rng(0), **wrong}
     with pytest.raises(UsageError, match=message):
-        draw_crop(Window(0, 0, 2), np.ones((4, 2, 2), np.float32), **arguments)
+        draw_crops(Window(0, 0, 2), np.ones((4, 2, 2), np.float32), **arguments)

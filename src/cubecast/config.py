@@ -56,7 +56,7 @@ class DataConfig(_Strict):
     """Change the sign of training samples in model space at random: a warm anomaly is as likely as its cold mirror
     image, and a short record then teaches how anomalies change, not which ones there were."""
     shuffle_blocks: Positive = 16
-    """How many blocks of windows are mixed in one shuffle."""
+    """How many places of the data are mixed in a shuffle (fewer where memory says so)."""
     prefetch: Annotated[int, Field(ge=0)] = 2
     """Batches read ahead in a thread."""
 

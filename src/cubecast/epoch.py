@@ -165,8 +165,7 @@ class Epoch:
         self._slabs: OrderedDict[tuple[int, int], Slab] = OrderedDict()
         self._most = lanes * span + 2  # more than are in use: with none to spare a quarter of the rows is read again
         self._draw = lru_cache(maxsize=lanes * (2 * span + 1) * busiest)(lambda w: samples.draw(w, number))
-        counts = [len(u) for u in units]
-        self.order = mixed_order(units, counts, lanes=lanes, rng=rng) if samples.train else np.arange(sum(counts))
+        self.order = mixed_order(units, lanes=lanes, rng=rng) if samples.train else np.arange(sum(map(len, units)))
 
     def packed(self, skip: int = 0) -> Iterator[Packed]:
         """The batches after the first ``skip``, while a thread reads what the next ones need."""

@@ -80,20 +80,20 @@ class CubeRows:
     def __init__(self, cube: xr.DataArray, channels: Channels) -> None:
         self.cube, self.channels = cube, channels
         self._tables: dict[tuple[Coding, str], Array] = {}
-        self._frames = _packed_frames(cube, channels)
+        packed = _packed_frames(cube, channels)
+        self._frames = None if packed is None else packed[0]
         self.table: Array | None = None
         """Model-space values of packed numbers, by their bits; None: rows are in model space when they are read."""
         chunks: Sequence[Sequence[int]]
-        if self._frames is not None:
-            corner = (slice(0, 1),) * (cube.ndim - 1)
-            ((numbers, coding),) = self._frames.numbers(0, 1, corner)
-            self.table = self._table(numbers.dtype, coding)
-            chunks = _stored_chunks(cube, self._frames)
+        size = 4
+        if packed is not None:
+            frames, dtype, coding = packed
+            size, self.table = dtype.itemsize, self._table(dtype, coding)
+            chunks = _stored_chunks(cube, frames)
         elif cube.chunks is not None:
             chunks = cube.chunks
         else:
             chunks = tuple((1 if i == 0 else TILE,) * n for i, n in enumerate(cube.shape))
-        size = 4 if self._frames is None else numbers.dtype.itemsize
         frame = size * max(1, math.prod(cube.shape[1:]))
         self.edges = _edges(chunks[0], len(cube), -(-ROW_BYTES // frame))
         space = [(cube.sizes[d], chunks[cube.dims.index(d)]) for d in space_dims(cube)]
@@ -176,15 +176,17 @@ def rectangles(wanted: Array) -> Iterator[tuple[slice, slice]]:
             open_runs.setdefault(run, line)
 
 
-def _packed_frames(cube: xr.DataArray, channels: Channels) -> Frames | None:
-    """The frames behind a cube, where their stored numbers fit into a table; else None."""
+def _packed_frames(cube: xr.DataArray, channels: Channels) -> tuple[Frames, np.dtype[Any], Coding] | None:
+    """The frames behind a cube and how its first number is stored, where such numbers fit into a table; else None."""
     frames = stored_frames(cube)
     if frames is None or CHANNEL in cube.dims or not isinstance(channels.scalings[channels.inputs[0]], Pointwise):
         return None
     if frames.factor is not None and np.ptp(frames.factor):
         return None
-    ((numbers, _),) = frames.numbers(0, 1, (slice(0, 1),) * (cube.ndim - 1))
-    return frames if numbers.dtype.kind in "iu" and numbers.dtype.itemsize <= 2 else None
+    ((numbers, coding),) = frames.numbers(0, 1, (slice(0, 1),) * (cube.ndim - 1))
+    if numbers.dtype.kind not in "iu" or numbers.dtype.itemsize > 2:
+        return None
+    return frames, numbers.dtype, coding
 
 
 def _stored_chunks(cube: xr.DataArray, frames: Frames) -> Sequence[Sequence[int]]:

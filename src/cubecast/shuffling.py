@@ -20,18 +20,19 @@ RUN_ROWS = 24
 """Most rows in a run: its first rows are read twice, for the windows of the run before reach into them."""
 
 
-def mixed_order(rows: Sequence[Array], counts: Sequence[int], *, lanes: int, rng: np.random.Generator) -> Array:
+def mixed_order(rows: Sequence[Array], *, lanes: int, rng: np.random.Generator) -> Array:
     """A random order of samples 0 .. n - 1.
 
     Args:
-        rows: for each cube, the row of each of its samples, not falling.
-        counts: samples of each cube; those of a cube follow those of the cube before.
+        rows: for each cube, the row of each of its samples, not falling; samples of a cube follow those of the one
+            before.
         lanes: rows that are mixed at a time.
         rng: the same state gives the same order.
     """
-    firsts = np.cumsum([0, *counts])
-    units = [u + first for cube, first in zip(rows, firsts, strict=False) for u in _units(cube)]
-    ends = np.cumsum([0, *(len(_units(cube)) for cube in rows)])
+    firsts = np.cumsum([0, *(len(cube) for cube in rows)])
+    found = [_units(cube) for cube in rows]
+    units = [u + first for own, first in zip(found, firsts, strict=False) for u in own]
+    ends = np.cumsum([0, *(len(own) for own in found)])
     size = int(np.clip(-(-len(units) // max(1, lanes)), 1, RUN_ROWS))
     runs = [r for first, end in itertools.pairwise(ends) for r in _runs(int(first), int(end), size, rng)]
     dealt: list[list[Array]] = [[] for _ in range(lanes)]

@@ -183,20 +183,6 @@ def wet_map(cube: xr.DataArray, *, threshold: float, block: int, progress: Progr
     return wet
 
 
-def draw_crop(
-    window: Window,
-    wet: Array,
-    *,
-    grid: tuple[int, int],
-    crop: int,
-    block: int,
-    wet_bias: float,
-    rng: np.random.Generator,
-) -> Window:
-    """``window`` with a random crop, more often where it rains: one of `draw_crops`."""
-    return draw_crops(window, wet, count=1, grid=grid, crop=crop, block=block, wet_bias=wet_bias, rng=rng)[0]
-
-
 def draw_crops(
     window: Window,
     wet: Array,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cubecast.errors import InputError
-from cubecast.windows import Window, draw_crop, find_windows, split_windows
+from cubecast.windows import Window, draw_crops, find_windows, split_windows
 
 places = st.lists(st.integers(1, 3) | st.just(1), min_size=2, max_size=60).map(np.cumsum)
 """Positions of frames on the step; a difference above 1 is a gap."""
@@ -73,10 +73,8 @@ def test_crops_lie_inside_the_grid_and_repeat_with_the_seed(grid, crop, block, w
     tiles = [-(-n // block) for n in grid]
     wet = np.random.default_rng(seed).random((5, *tiles)).astype(np.float32).round()
     window = Window(0, 1, 3)
-    first, again = (
-        draw_crop(window, wet, grid=grid, crop=crop, block=block, wet_bias=wet_bias, rng=np.random.default_rng(seed))
-        for _ in range(2)
-    )
+    settings = {"count": 1, "grid": grid, "crop": crop, "block": block, "wet_bias": wet_bias}
+    ((first,), (again,)) = (draw_crops(window, wet, **settings, rng=np.random.default_rng(seed)) for _ in range(2))
     assert first == again
     cube = xr.DataArray(np.zeros((5, *grid)), dims=("time", "y", "x"), coords={"time": np.arange(5)})
     assert cube.isel(first.indexers(cube)).shape == (3, min(crop, grid[0]), min(crop, grid[1]))
