@@ -1,8 +1,9 @@
 """Speed and memory of the fused engine beside a plain PyTorch ConvLSTM with the same weights.
 
 The plain cell is written from the equations as public ones are: concatenate, one convolution a step, gates operator by
-operator. All candidates run in turn, for several rounds; the table has ratios of medians with the smallest and the
-largest ratio of a round. Run: python benchmarks/train_step.py [--quick] [--threads 1 --clock cpu on a shared machine]
+operator; for ``--cell conv_gru`` it is the reference engine. All candidates run in turn, for several rounds; the table
+has ratios of medians with the smallest and the largest ratio of a round. Run: python benchmarks/train_step.py [--quick]
+[--threads 1 --clock cpu on a shared machine]
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import torch
 from timing import machine, ratio, rounds, write
 from torch import Tensor, nn
 
-from cubecast.nn import ConvLSTMCell, RecurrentLayer
+from cubecast.nn import ConvGRUCell, ConvLSTMCell, RecurrentLayer
+
+CELLS = {"conv_lstm": ConvLSTMCell, "conv_gru": ConvGRUCell}
 
 
 class Plain(nn.Module):
@@ -52,12 +55,13 @@ class Plain(nn.Module):
 class Stack(nn.Module):
     """The same with `RecurrentLayer`."""
 
-    def __init__(self, channels: int, hidden: int, depth: int, engine: Any, *, recompute: bool = False) -> None:
+    def __init__(self, options: argparse.Namespace, engine: Any, *, recompute: bool = False) -> None:
         super().__init__()
         torch.manual_seed(0)
+        hidden, make = options.hidden, CELLS[options.cell]
         self.layers = nn.ModuleList(
-            RecurrentLayer(ConvLSTMCell(hidden if i else channels, hidden), engine=engine, recompute=recompute)
-            for i in range(depth)
+            RecurrentLayer(make(hidden if i else options.channels, hidden), engine=engine, recompute=recompute)
+            for i in range(options.layers)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -160,6 +164,11 @@ def agree(one: nn.Module, other: nn.Module, x: Tensor) -> None:
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(a.abs().max()))
 
 
+def plain_twin(fused: Stack, options: argparse.Namespace) -> nn.Module:
+    """The same with the same weights, as it is commonly written."""
+    return Plain(fused.layers) if options.cell == "conv_lstm" else Stack(options, "reference")
+
+
 def matmul_peak(dtype: torch.dtype, options: argparse.Namespace) -> float:
     """GFLOP/s of a large matrix product."""
     a = torch.randn(1536, 1536, device=options.device).to(dtype)
@@ -172,7 +181,7 @@ def memory(options: argparse.Namespace) -> dict[str, float]:
     found = {}
     for which in ("plain", "fused", "recompute", "plain bf16", "fused bf16", "recompute bf16"):
         command = [sys.executable, __file__, "--memory", which, "--device", "cpu", "--threads", str(options.threads)]
-        for name in ("batch", "frames", "side", "hidden", "layers", "channels"):
+        for name in ("cell", "batch", "frames", "side", "hidden", "layers", "channels"):
             command += [f"--{name}", str(getattr(options, name))]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         found[which] = float(done.stdout.split()[-1])
@@ -183,8 +192,8 @@ def measure_memory(options: argparse.Namespace) -> None:
     """Print the peak of one training step above the memory before it, in MB."""
     which, _, precision = options.memory.partition(" ")
     dtype = torch.bfloat16 if precision else None
-    fused = Stack(options.channels, options.hidden, options.layers, "fused", recompute=which == "recompute")
-    module = Plain(fused.layers) if which == "plain" else fused
+    fused = Stack(options, "fused", recompute=which == "recompute")
+    module = plain_twin(fused, options) if which == "plain" else fused
     x = torch.randn(options.batch, options.frames, options.channels, options.side, options.side)
     training(module, x[:, :2, :, :8, :8], dtype)()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # Linux: forget the peak, which compiling made
@@ -202,8 +211,8 @@ def resident(name: str) -> int:
 def measure(options: argparse.Namespace) -> None:
     """All rows."""
     x = torch.randn(options.batch, options.frames, options.channels, options.side, options.side, device=options.device)
-    fused = Stack(options.channels, options.hidden, options.layers, "fused").to(options.device)
-    plain = Plain(fused.layers).to(options.device)
+    fused = Stack(options, "fused").to(options.device)
+    plain = plain_twin(fused, options).to(options.device)
     loops = [RollOut(m, options.hidden, options.channels).to(options.device) for m in (plain, fused)]
     small = x[:, :3, :, :16, :16]
     agree(plain, fused, small)
@@ -212,16 +221,17 @@ def measure(options: argparse.Namespace) -> None:
     candidates = {
         "plain fp32": training(plain, x, None),
         "fused fp32": training(fused, x, None),
-        "convolutions fp32": convolutions(plain, x, torch.float32),
         "plain bf16": training(plain, x, half),
         "fused bf16": training(fused, x, half),
-        "convolutions bf16": convolutions(plain, x, half),
         "roll-out plain fp32": training(loops[0], x, None),
         "roll-out fused fp32": training(loops[1], x, None),
         "inference plain fp32": inference(plain, x, None),
         "inference plain bf16": inference(plain, x, half),
         "inference fused bf16": inference(fused, x, half),
     }
+    if isinstance(plain, Plain):
+        candidates["convolutions fp32"] = convolutions(plain, x, torch.float32)
+        candidates["convolutions bf16"] = convolutions(plain, x, half)
     seconds = rounds(candidates, count=options.rounds, clock=options.clock, device=options.device)
     peaks = {name: matmul_peak(dtype, options) for name, dtype in (("fp32", torch.float32), ("bf16", half))}
     used = memory(options) if options.device == "cpu" else {}
@@ -244,14 +254,15 @@ def report(
     options: argparse.Namespace, seconds: dict[str, list[float]], peaks: dict[str, float], used: dict[str, float]
 ) -> None:
     """Print the table and write the JSON."""
-    ratios = {what: ratio(seconds, slow, fast) for what, slow, fast, _ in ROWS}
+    ratios = {what: ratio(seconds, slow, fast) for what, slow, fast, _ in ROWS if slow in seconds}
     rows = [["what", "target", "median", "min", "max"]]
-    for what, _, _, target in ROWS:
+    for what, target in ((what, target) for what, slow, _, target in ROWS if slow in seconds):
         rows.append([what, target, *(f"{ratios[what][k]:.2f}" for k in ("median", "min", "max"))])
     pixels = options.batch * options.frames * options.side**2
     channels = [options.channels, *[options.hidden] * (options.layers - 1)]
-    macs = pixels * 9 * 4 * options.hidden * sum(c + options.hidden for c in channels)
-    first = pixels * 9 * 4 * options.hidden * options.channels  # the input gradient that nobody asks for
+    gates = 4 if options.cell == "conv_lstm" else 3
+    macs = pixels * 9 * gates * options.hidden * sum(c + options.hidden for c in channels)
+    first = pixels * 9 * gates * options.hidden * options.channels  # the input gradient that nobody asks for
     rates = {n: 2 * (3 * macs - first) / sorted(seconds[f"fused {n}"])[options.rounds // 2] / 1e9 for n in peaks}
     for name, rate in rates.items():
         share = f"{rate / peaks[name]:.2f}"
@@ -261,7 +272,7 @@ def report(
         rows.append([f"peak memory: {name} / {reference}", target, f"{used[name] / used[reference]:.2f}", "", ""])
     results = {
         "machine": machine(options.device),
-        "shape": {n: getattr(options, n) for n in ("batch", "frames", "side", "hidden", "layers", "channels")},
+        "shape": {n: getattr(options, n) for n in ("cell", "batch", "frames", "side", "hidden", "layers", "channels")},
         "seconds": seconds,
         "ratios": ratios,
         "gflops": rates,
@@ -276,6 +287,7 @@ def main() -> None:
     """Read the options and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--cell", choices=list(CELLS), default="conv_lstm")
     for name, value in (("batch", 4), ("frames", 10), ("side", 64), ("hidden", 64), ("layers", 2), ("channels", 64)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--rounds", type=int, default=5)
