@@ -201,6 +201,33 @@ def test_used_twice_and_differentiated_twice(name: str) -> None:
     same(found[0][1], found[1][1], atol=1e-10)
 
 
+@pytest.mark.parametrize("name", ["conv_lstm", "conv_gru after"])
+def test_states_may_be_changed_before_the_backward_pass(name: str) -> None:
+    cell = cell_of(name)
+    x, state = inputs_of(cell)
+    found = []
+    for changed in (False, True):
+        outputs, *last = run(RecurrentLayer(cell, engine="fused"), x, state)
+        loss = weigh(outputs, *last)
+        for tensor in last if changed else ():
+            tensor.detach().fill_(7.0)
+        found.append(torch.autograd.grad(loss, list(cell.parameters())))
+    same(*found, atol=0)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("name", ["conv_lstm", "conv_gru after", "conv_gru before"])
+def test_memory_is_given_back_on_the_way(name: str, recompute: bool) -> None:
+    cell = cell_of(name)
+    x, state = inputs_of(cell)
+    outputs, *_ = run(RecurrentLayer(cell, engine="fused", recompute=recompute), x, state)
+    assert outputs.grad_fn is not None
+    kept = outputs.grad_fn.kept  # type: ignore[attr-defined]
+    assert [k is None for k in kept] == [recompute] * 4
+    outputs.sum().backward()
+    assert kept == [None] * 4
+
+
 @pytest.mark.parametrize("name", ["conv_lstm", "conv_gru after", "conv_gru before"])
 def test_outputs_must_not_be_changed_before_the_backward_pass(name: str) -> None:
     cell = cell_of(name)

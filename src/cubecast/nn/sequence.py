@@ -31,6 +31,7 @@ class Saved:
     Attributes:
         outputs: h_t ``(time, batch, channel, *space)``.
         memories: the memory before the first step and, where it is not the output itself, after each step; as rows.
+            That of a GRU the backward pass takes from the outputs, under autocast rounded as they are.
         kept: what the gradient of each step's gates wants to know. The backward pass gives it back on its way; what is
             missing is computed once more.
     """
@@ -78,7 +79,7 @@ class FusedSequence(ABC):
         assert like is not None
         self.batch, self.space, self.device = like.shape[0], like.shape[2:], like.device
         self.size = self.batch * self.space.numel() * self.channels
-        self.memory_is_output = len(states) == 1 and way.dtype == way.state_dtype
+        self.memory_is_output = len(states) == 1
         self.samples = 0
         self.whole: Tensor | None = None
         self.wanted: set[str] = set()
