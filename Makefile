@@ -9,11 +9,12 @@ WORKERS ?= 2
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint types layers unit notebooks constraints clean
+.PHONY: help install demo test lint types layers unit notebooks bench constraints clean
 
 help:
 	@echo 'make demo         train a small model on generated rain, forecast, verify, draw: everything into demo/'
 	@echo 'make test         formatting, lint, types, layers, tests, notebooks, README and docs snippets'
+	@echo 'make bench        speed and memory beside other libraries, into build/bench (DEVICE=cuda, QUICK=1)'
 	@echo 'make install      the environment in .venv alone (the two above make it when needed)'
 	@echo 'make constraints  pin the newest packages that pyproject.toml allows in constraints.txt'
 	@echo 'make clean        remove what the other targets made, .venv included'
@@ -54,6 +55,12 @@ unit: $(INSTALLED)
 notebooks: $(INSTALLED)
 	@ip link set lo up 2>/dev/null || true
 	$(BIN)/python -m pytest -n $(WORKERS) --nbmake --nbmake-timeout=300 notebooks
+
+# Peers' files are read without their dependencies: torchgeo alone would install torchvision, mlcast Lightning.
+bench: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torchgeo==0.8.1 mlcast==0.1.0
+	$(BIN)/python benchmarks/run.py --out build/bench --device $(or $(DEVICE),cpu) $(if $(QUICK),--quick)
 
 constraints:
 	rm -rf build/constraints

@@ -3,7 +3,7 @@
 Samples a second of random rainy crops of 24 x 128 x 128 from a radar archive, batches of 4, one process; then peak
 memory on it and on one ten times longer, and the share of training spent waiting for data. A round of ours is a whole
 epoch, with all that it takes to start it; one of the others is ``--samples`` samples.
-Run: python benchmarks/loader.py FOLDER [--out loader.json]    (5 GB in FOLDER; radar_archive.py makes them)
+Run: python benchmarks/loader.py FOLDER [--quick] [--json loader.json]    (5 GB in FOLDER; radar_archive.py makes them)
 """
 
 from __future__ import annotations
@@ -232,8 +232,9 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=48)
     parser.add_argument("--rain", nargs="*", default=list(radar_archive.RAINS))
     parser.add_argument("--format", nargs="*", default=list(radar_archive.FORMATS))
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--quick", action="store_true", help="300 frames, few samples: does everything run?")
     parser.add_argument("--no-extra", action="store_true", help="samples per second alone")
+    parser.add_argument("--json", type=Path)
     parser.add_argument("--only", choices=["memory", "waiting"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only == "memory":
@@ -242,15 +243,18 @@ def main() -> None:
     if options.only == "waiting":
         waiting(options.folder)
         return
+    if options.quick:
+        options.frames, options.samples = 300, 8
+    options.folder.mkdir(parents=True, exist_ok=True)
     results, rows = measure(options)
     if options.no_extra:
-        timing.write(options.out, results, rows)
+        timing.write(options.json, results, rows)
         return
     path = radar_archive.archive(options.folder, "everywhere", "zarr", frames=options.frames, size=896)
-    peaks = [child(p, "--only", "memory", "--samples", 6000) for p in (path, longer(path, 10))]
+    peaks = [child(p, "--only", "memory", "--samples", 40 if options.quick else 6000) for p in (path, longer(path, 10))]
     results["peak_memory_mb"] = peaks
     results["waiting"] = child(path, "--only", "waiting")
-    timing.write(options.out, results, rows)
+    timing.write(options.json, results, rows)
     print(f"\nPeak resident memory: {peaks[0]:.0f} MB; with an archive ten times longer {peaks[1]:.0f} MB.")
     print("Share of training spent waiting for data:", [round(r["waiting_share"], 4) for r in results["waiting"]])
 

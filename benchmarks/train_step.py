@@ -1,67 +1,42 @@
-"""Speed and memory of the fused engine beside a plain PyTorch ConvLSTM with the same weights.
+"""Speed and memory of the fused engine beside a plain PyTorch ConvLSTM and those of others, with the same weights.
 
-The plain cell is written from the equations as public ones are: concatenate, one convolution a step, gates operator by
-operator; for ``--cell conv_gru`` it is the reference engine. All candidates run in turn, for several rounds; the table
-has ratios of medians with the smallest and the largest ratio of a round. Run: python benchmarks/train_step.py [--quick]
-[--threads 1 --clock cpu on a shared machine]
+All candidates run in turn, for several rounds; the table has ratios of medians with the smallest and the largest ratio
+of a round. With ``--cell conv_gru`` the plain one is the reference engine.
+Run: python benchmarks/train_step.py [--quick] [--threads 1 --clock cpu on a shared machine]
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from peers import MlcastGRU, Plain, TorchGeo, available
 from timing import machine, ratio, rounds, write
 from torch import Tensor, nn
 
-from cubecast.nn import ConvGRUCell, ConvLSTMCell, RecurrentLayer
+from cubecast.nn import ConvGRUCell, ConvLSTMCell, RecurrentLayer, choose_engine
 
 CELLS = {"conv_lstm": ConvLSTMCell, "conv_gru": ConvGRUCell}
-
-
-class Plain(nn.Module):
-    """A stack of ConvLSTM layers, run step by step."""
-
-    def __init__(self, layers: nn.ModuleList) -> None:
-        super().__init__()
-        self.convs = nn.ModuleList(nn.Conv2d(*layer.cell.conv.weight.shape[1::-1], 3, padding=1) for layer in layers)
-        for conv, layer in zip(self.convs, layers, strict=True):
-            conv.load_state_dict(layer.cell.conv.state_dict())
-
-    def step(self, x: Tensor, states: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """One step of all layers; ``states`` is updated."""
-        for index, conv in enumerate(self.convs):
-            h, c = states[index]
-            i, f, g, o = torch.split(conv(torch.cat([x, h], dim=1)), h.shape[1], dim=1)
-            i, f, o, g = torch.sigmoid(i), torch.sigmoid(f), torch.sigmoid(o), torch.tanh(g)
-            c = f * c + i * g
-            x = o * torch.tanh(c)
-            states[index] = (x, c)
-        return x
-
-    def forward(self, x: Tensor) -> Tensor:
-        """All steps."""
-        hidden = self.convs[0].weight.shape[0] // 4
-        zeros = x.new_zeros(x.shape[0], hidden, *x.shape[3:])
-        states = [(zeros, zeros) for _ in self.convs]
-        return torch.stack([self.step(x[:, t], states) for t in range(x.shape[1])], dim=1)
 
 
 class Stack(nn.Module):
     """The same with `RecurrentLayer`."""
 
-    def __init__(self, options: argparse.Namespace, engine: Any, *, recompute: bool = False) -> None:
+    def __init__(
+        self, channels: int, hidden: int, depth: int, *, cell: Any = ConvLSTMCell, recompute: bool = False
+    ) -> None:
         super().__init__()
         torch.manual_seed(0)
-        hidden, make = options.hidden, CELLS[options.cell]
         self.layers = nn.ModuleList(
-            RecurrentLayer(make(hidden if i else options.channels, hidden), engine=engine, recompute=recompute)
-            for i in range(options.layers)
+            RecurrentLayer(cell(hidden if i else channels, hidden), engine="fused", recompute=recompute)
+            for i in range(depth)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -152,21 +127,26 @@ def inference(module: nn.Module, x: Tensor, dtype: torch.dtype | None) -> Callab
 
 
 def agree(one: nn.Module, other: nn.Module, x: Tensor) -> None:
-    """Refuse to compare two modules that do not compute the same, gradients included."""
-    results, gradients = [], []
+    """Refuse to compare two modules that do not compute the same, gradients included (peers stack gates otherwise)."""
+    found = []
     for module in (one, other):
-        training(module, x, None)()
-        gradients.append([p.grad for p in module.parameters()])
-        with torch.no_grad():
-            results.append(module(x))
-    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
-    for a, b in zip(*gradients, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(a.abs().max()))
+        x = x.detach().requires_grad_()
+        result = module(x)
+        of_input, *of_weights = torch.autograd.grad(result.square().mean(), [x, *module.parameters()])
+        norm = sum(g.square().sum() for g in of_weights) ** 0.5
+        found.append((result.detach(), of_input / of_input.abs().max(), norm))
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)
 
 
-def plain_twin(fused: Stack, options: argparse.Namespace) -> nn.Module:
-    """The same with the same weights, as it is commonly written."""
-    return Plain(fused.layers) if options.cell == "conv_lstm" else Stack(options, "reference")
+def twins(options: argparse.Namespace, *, recompute: bool = False) -> tuple[nn.Module, Stack]:
+    """The plain stack and the fused one, with the same weights."""
+    cell = CELLS[options.cell]
+    fused = Stack(options.channels, options.hidden, options.layers, cell=cell, recompute=recompute).to(options.device)
+    if options.cell == "conv_lstm":
+        return Plain(fused.layers).to(options.device), fused
+    plain = copy.deepcopy(fused)
+    choose_engine(plain, "reference")
+    return plain, fused
 
 
 def matmul_peak(dtype: torch.dtype, options: argparse.Namespace) -> float:
@@ -192,8 +172,8 @@ def measure_memory(options: argparse.Namespace) -> None:
     """Print the peak of one training step above the memory before it, in MB."""
     which, _, precision = options.memory.partition(" ")
     dtype = torch.bfloat16 if precision else None
-    fused = Stack(options, "fused", recompute=which == "recompute")
-    module = plain_twin(fused, options) if which == "plain" else fused
+    plain, fused = twins(options, recompute=which == "recompute")
+    module = plain if which == "plain" else fused
     x = torch.randn(options.batch, options.frames, options.channels, options.side, options.side)
     training(module, x[:, :2, :, :8, :8], dtype)()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # Linux: forget the peak, which compiling made
@@ -211,12 +191,18 @@ def resident(name: str) -> int:
 def measure(options: argparse.Namespace) -> None:
     """All rows."""
     x = torch.randn(options.batch, options.frames, options.channels, options.side, options.side, device=options.device)
-    fused = Stack(options, "fused").to(options.device)
-    plain = plain_twin(fused, options).to(options.device)
+    plain, fused = twins(options)
+    gru = Stack(options.channels, options.hidden, options.layers, cell=partial(ConvGRUCell, reset="before"))
+    gru = gru.to(options.device)
     loops = [RollOut(m, options.hidden, options.channels).to(options.device) for m in (plain, fused)]
     small = x[:, :3, :, :16, :16]
     agree(plain, fused, small)
     agree(*loops, small)
+    lstm = isinstance(plain, Plain)
+    others = available({"torchgeo": TorchGeo}, fused.layers) if lstm else {}
+    others_gru = available({"mlcast ConvGRU": MlcastGRU}, gru.layers) if lstm else {}
+    for module, ours in [(m, fused) for m in others.values()] + [(m, gru) for m in others_gru.values()]:
+        agree(module.to(options.device), ours, small)
     half = torch.bfloat16
     candidates = {
         "plain fp32": training(plain, x, None),
@@ -229,9 +215,13 @@ def measure(options: argparse.Namespace) -> None:
         "inference plain bf16": inference(plain, x, half),
         "inference fused bf16": inference(fused, x, half),
     }
-    if isinstance(plain, Plain):
+    if lstm:
         candidates["convolutions fp32"] = convolutions(plain, x, torch.float32)
         candidates["convolutions bf16"] = convolutions(plain, x, half)
+    if others_gru:
+        candidates |= {"ConvGRU fused fp32": training(gru, x, None), "ConvGRU fused bf16": training(gru, x, half)}
+    for name, module in {**others, **others_gru}.items():
+        candidates |= {f"{name} fp32": training(module, x, None), f"{name} bf16": training(module, x, half)}
     seconds = rounds(candidates, count=options.rounds, clock=options.clock, device=options.device)
     peaks = {name: matmul_peak(dtype, options) for name, dtype in (("fp32", torch.float32), ("bf16", half))}
     used = memory(options) if options.device == "cpu" else {}
@@ -247,6 +237,10 @@ ROWS = [
     ("inference bf16: plain autocast / fused", "inference plain bf16", "inference fused bf16", "2.5"),
     ("train fp32: convolutions alone / fused", "convolutions fp32", "fused fp32", "0.88"),
     ("train bf16: convolutions alone / fused", "convolutions bf16", "fused bf16", "0.6"),
+    ("train fp32: torchgeo / fused", "torchgeo fp32", "fused fp32", "1.3"),
+    ("train bf16: torchgeo autocast / fused", "torchgeo bf16", "fused bf16", "2.2"),
+    ("train fp32: mlcast ConvGRU / fused", "mlcast ConvGRU fp32", "ConvGRU fused fp32", ""),
+    ("train bf16: mlcast ConvGRU autocast / fused", "mlcast ConvGRU bf16", "ConvGRU fused bf16", ""),
 ]
 
 
@@ -254,9 +248,10 @@ def report(
     options: argparse.Namespace, seconds: dict[str, list[float]], peaks: dict[str, float], used: dict[str, float]
 ) -> None:
     """Print the table and write the JSON."""
-    ratios = {what: ratio(seconds, slow, fast) for what, slow, fast, _ in ROWS if slow in seconds}
+    measured = [row for row in ROWS if row[1] in seconds]
+    ratios = {what: ratio(seconds, slow, fast) for what, slow, fast, _ in measured}
     rows = [["what", "target", "median", "min", "max"]]
-    for what, target in ((what, target) for what, slow, _, target in ROWS if slow in seconds):
+    for what, _, _, target in measured:
         rows.append([what, target, *(f"{ratios[what][k]:.2f}" for k in ("median", "min", "max"))])
     pixels = options.batch * options.frames * options.side**2
     channels = [options.channels, *[options.hidden] * (options.layers - 1)]

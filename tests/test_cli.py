@@ -273,10 +273,31 @@ def test_wrong_usage_gives_code_2_and_no_file(arguments, radar, model, tmp_path,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unknown_options_are_usage_errors_too(capsys):
-    assert main(["forecast", "--wrong"]) == 2
-    assert main(["train", "x.nc"]) == 2
-    assert "--output" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["forecast", "--wrong"], "--wrong"),
+        (["train", "x.nc"], "--output"),
+        (["map", "n.nc", "-o", "maps", "--observed", *(f"radar/{i:04d}.nc" for i in range(200))], "quote"),
+    ],
+)
+def test_a_wrong_command_line_is_one_short_line(arguments, said, capsys):
+    assert main(arguments) == 2
+    line = capsys.readouterr().err
+    assert said in line
+    assert line.startswith("cubecast: error: ")
+    assert line.count("\n") == 1
+    assert len(line) < 350
+
+
+def test_no_command_at_all_says_which_there_are(capsys):
+    assert main([]) == 2
+    assert "forecast" in capsys.readouterr().err
+
+
+def test_help_and_ok_give_code_0(capsys):
+    assert main(["train", "--help"]) == 0
+    assert "--history" in capsys.readouterr().out
 
 
 def test_output_that_cannot_be_written_gives_code_4(radar, model, tmp_path, capsys):
