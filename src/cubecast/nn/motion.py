@@ -6,6 +6,7 @@ Plain tensor operations, batched and differentiable in the frames, without rando
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +67,7 @@ def estimate_motion(frames: Frames, observed: Observed | None = None, *, window:
     finest = max(0, int(math.log2(max(window / (2.5 * CELL), 1))))
     width = window / (CELL * 2**finest)
     # In half precision the normal equations would cancel.
-    with torch.autocast(frames.device.type, enabled=False):
+    with _exactly(frames.device.type):
         exact = frames if frames.dtype == torch.float64 else frames.float()
         levels = _pyramid(exact, observed, finest)
         motion = exact.new_zeros(exact.shape[0], 2, 1, 1)
@@ -79,6 +80,11 @@ def estimate_motion(frames: Frames, observed: Observed | None = None, *, window:
         scale = 2**finest
         ny, nx = frames.shape[-2:]
         return _resize(motion * scale, tuple(n * CELL * scale for n in motion.shape[2:]))[..., :ny, :nx]
+
+
+def _exactly(device: str) -> AbstractContextManager[None]:
+    known = torch.amp.is_autocast_available(device)  # not for meta tensors
+    return torch.autocast(device, enabled=False) if known else nullcontext()
 
 
 def _pyramid(frames: Tensor, observed: Tensor | None, finest: int) -> list[tuple[Tensor, Tensor]]:
