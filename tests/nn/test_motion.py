@@ -79,7 +79,7 @@ def test_missing_values_do_not_count(device):
     full, wild = estimate_motion(torch.where(observed, frames, 0.0), observed), torch.where(observed, frames, 99.0)
     torch.testing.assert_close(estimate_motion(wild, observed), full)
     assert errors(full, 2, 3).max() < 0.5, "places without data have the motion of their surroundings"
-    assert errors(estimate_motion(torch.where(observed, frames, 0.0)), 2, 3).max() > 0.5, "as rain, the hole stands still"
+    assert errors(estimate_motion(torch.where(observed, frames, 0.0)), 2, 3).max() > 0.5, "a dry hole stands still"
 
 
 def test_dry_places_have_the_motion_of_their_surroundings():
