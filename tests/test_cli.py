@@ -108,8 +108,11 @@ def test_verify_prints_a_table_and_writes_csv_and_plot(radar, model, tmp_path, c
     assert main(["verify", str(radar), "--model", str(model), "-o", str(out), "--region", "y=0:9000"]) == 0
     shown = capsys.readouterr().out
     assert "mse: model ahead of persistence at" in shown
-    assert set(pd.read_csv(out / "scores.csv")["system"]) == {"model", "persistence"}
+    assert set(pd.read_csv(out / "scores.csv")["system"]) == {"model", "persistence", "extrapolation"}
     assert (out / "scores.png").read_bytes()[:4] == b"\x89PNG"
+    command = ["verify", str(radar), "--model", str(model), "-o", str(out), "--baselines", "extrapolation"]
+    assert main([*command, "--every", "20"]) == 0
+    assert set(pd.read_csv(out / "scores.csv")["system"]) == {"model", "extrapolation"}
 
 
 def test_map_draws_pictures_and_an_animation(radar, model, tmp_path, capsys):
