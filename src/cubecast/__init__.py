@@ -16,6 +16,7 @@ _HOME = {
     "moving_mnist": "cubecast.sources.moving_mnist",
     "Config": "cubecast.config",
     "Nowcaster": "cubecast.nowcaster",
+    "match_distribution": "cubecast.matching",
     "verify": "cubecast.verification",
     "read_forecast": "cubecast.write",
     "write_forecast": "cubecast.write",

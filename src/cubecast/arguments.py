@@ -44,6 +44,10 @@ Precision = Annotated[
         "forecasts: fp32 on a CPU, as trained on CUDA]",
     ),
 ]
+Matched = Annotated[
+    bool,
+    typer.Option("--matched", help="Give forecasts the distribution of the last observed frame: against blur."),
+]
 Baselines = Annotated[str, typer.Option(metavar="NAMES", help="Comma-separated, or 'auto': all that fit the data.")]
 Thresholds = Annotated[
     str | None,

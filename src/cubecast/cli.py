@@ -15,6 +15,7 @@ from cubecast.arguments import (
     Baselines,
     End,
     Files,
+    Matched,
     Model,
     Precision,
     Region,
@@ -154,11 +155,13 @@ def forecast(
     ] = None,
     horizon: Annotated[int | None, typer.Option(min=1, help="Frames to forecast. [as trained]")] = None,
     precision: Precision = None,
+    matched: Matched = False,
     variable: Variable = None,
     static: StaticFile = None,
 ) -> None:
     """Forecast with a trained model and write one CF netCDF (or Zarr) file."""
     from cubecast.forecast import possible_references
+    from cubecast.matching import match_distribution
     from cubecast.nowcaster import Nowcaster
     from cubecast.write import write_forecast
 
@@ -171,7 +174,7 @@ def forecast(
         times = possible_references(cube, history=loaded.config.task.history)[::every]
     fields = open_static_fields(static, [cube], one=True)
     result = loaded.predict(cube, at=times, horizon=horizon, static=fields, precision=precision, progress=bar)
-    write_forecast(result, output)
+    write_forecast(match_distribution(result, cube) if matched else result, output)
     typer.echo(str(output))
 
 
@@ -183,6 +186,7 @@ def verify_command(
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for scores.csv and scores.png.")
     ],
     baselines: Baselines = "auto",
+    matched: Matched = False,
     start: Annotated[str | None, typer.Option(metavar="TIME", help="First valid time that counts.")] = None,
     end: Annotated[str | None, typer.Option(metavar="TIME", help="Last valid time that counts.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Use every Nth possible reference time.")] = 1,
@@ -200,7 +204,7 @@ def verify_command(
     from cubecast.charts import plot_scores
     from cubecast.maps import save_figure
     from cubecast.nowcaster import Nowcaster
-    from cubecast.verification import verify, write_scores
+    from cubecast.verification import MODELS, verify, write_scores
 
     check_folder(output)
     loaded = Nowcaster.load(model)
@@ -209,6 +213,7 @@ def verify_command(
         cube,
         loaded,
         baselines=None if baselines == "auto" else [b for b in baselines.split(",") if b],
+        matched=matched,
         start=start,
         end=end,
         every=every,
@@ -221,7 +226,7 @@ def verify_command(
     )
     make_folder(output)
     write_scores(table, output / "scores.csv")
-    save_figure(plot_scores(table), output / "scores.png")
+    save_figure(plot_scores(table, models=MODELS), output / "scores.png")
     print_scores(table)
 
 

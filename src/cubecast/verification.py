@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -20,13 +21,14 @@ from cubecast.cube import channel_names, check_cube, cube_step, select_channel, 
 from cubecast.errors import CubecastError, InputError, UsageError
 from cubecast.extrapolation import extrapolation, is_rain_field
 from cubecast.forecast import possible_references
+from cubecast.matching import match_distribution
 from cubecast.nowcaster import Nowcaster
 from cubecast.progress import Progress, follow
 from cubecast.scores import SCORES, explain, pool, to_table, verify_forecasts
 
 log = logging.getLogger(__name__)
 
-MODEL = "model"
+MODEL, MATCHED = MODELS = ("model", "matched")
 BASELINES: dict[str, Callable[..., xr.Dataset]] = {
     "persistence": persistence,
     "extrapolation": extrapolation,
@@ -49,6 +51,7 @@ def verify(
     model: Nowcaster,
     *,
     baselines: Sequence[str] | None = None,
+    matched: bool = False,
     start: Any = None,
     end: Any = None,
     every: int = 1,
@@ -72,6 +75,7 @@ def verify(
         baselines: names in `BASELINES`; None: persistence, for fields of rain extrapolation too, and for monthly data
             the three with a climatology, where persistence is that of the anomaly. Extrapolation sees as many frames
             as the model.
+        matched: score the model's forecasts also with their distribution matched (`cubecast.match_distribution`).
         start, end: first and last valid time that count (both included; ``"2017"`` is the whole year).
         every: use every n-th possible reference time.
         horizon: leads; None: as many as the model was trained for.
@@ -101,6 +105,8 @@ def verify(
     chunks = [reference[i : i + CHUNK] for i in range(0, len(reference), CHUNK)]
     for times in follow(chunks, "verifying", len(chunks), progress):
         forecasts = {MODEL: model.predict(cube, at=times, horizon=steps, static=static)}
+        if matched:
+            forecasts[MATCHED] = match_distribution(forecasts[MODEL], cube)
         forecasts |= {name: make(cube, reference=times, horizon=steps) for name, make in chosen.items()}
         for name in names:
             parts[name].append(verify_forecasts(forecasts, truth, variable=name, **options))
@@ -124,11 +130,12 @@ def compare(table: pd.DataFrame) -> list[str]:
     for score in [c for c in table.columns if c == "mse" or c.startswith("csi_")]:
         wide = table.pivot_table(index="lead_step", columns="system", values=score)
         lower = SCORES[explain(score)[0]].better.startswith("lower")
-        for against in [s for s in table["system"].unique() if s != MODEL and s in wide]:
-            model, base = wide[MODEL], wide[against]
+        ours = [s for s in MODELS if s in wide]
+        for own, against in itertools.product(ours, [s for s in table["system"].unique() if s not in MODELS]):
+            model, base = wide[own], wide[against]
             ahead = int(((model < base) if lower else (model > base)).sum())
             ends = ", ".join(f"{model.iloc[i]:.3g} against {base.iloc[i]:.3g} at the {where}" for i, where in _ENDS)
-            lines.append(f"{score}: {MODEL} ahead of {against} at {ahead} of {len(wide)} leads ({ends})")
+            lines.append(f"{score}: {own} ahead of {against} at {ahead} of {len(wide)} leads ({ends})")
     return lines
 
 

@@ -8,7 +8,8 @@ from torch import nn
 from cubecast.config import Config, ModelConfig
 from cubecast.errors import UsageError
 from cubecast.nn import EncoderForecaster, Lagrangian, Layout, build_network, count_multiply_adds
-from cubecast.nn.advection import advect
+from cubecast.nn.advection import advect, trajectories
+from cubecast.nn.lagrangian import FADE
 from cubecast.nn.motion import estimate_motion
 from cubecast.nowcaster import Nowcaster
 from cubecast.sources.synthetic import generate_rain
@@ -46,6 +47,15 @@ def test_a_forecaster_that_repeats_is_extrapolation(device):
     carried, there = advect(values[:, -1], estimate_motion(values), 4)
     assert 0.7 < there.float().mean() < 1
     torch.testing.assert_close(forecast[there], carried[there], atol=1e-4, rtol=1e-4)
+
+
+def test_what_comes_from_far_outside_is_dry():
+    values = moving() + 1
+    network = Lagrangian(Repeat(), Layout(2, 1, masks=True))
+    points = trajectories(estimate_motion(values), 40)[:, -1]
+    far = (points.abs() > 1 + 4 * FADE / 36).any(dim=-1)[:, None]
+    assert far.any()
+    assert network(observed(values), 40)[:, -1][far].max() < 0.05 * values.max()
 
 
 def test_rain_stands_still_for_the_forecaster():
