@@ -151,7 +151,8 @@ def plot_series(observed: xr.DataArray, forecast: xr.Dataset, *, variable: str |
 
 
 def _main_scores(table: pd.DataFrame) -> list[str]:
-    events = [c for c in table.columns.astype(str) if c.startswith(("csi_", "fss_")) and table[c].notna().any()]
+    drawn = r"csi_[^_]+|fss_[^_]+_[^_]+"
+    events = [c for c in table.columns.astype(str) if re.fullmatch(drawn, c) and table[c].notna().any()]
     chosen = ["mse", "bias", *events] if events else ["rmse", "mae", "bias", "corr"]
     return [c for c in chosen if c in table]
 
@@ -185,7 +186,7 @@ def _draw_score(
     elif score.power:
         ax.set_ylim(bottom=0)
     unit = printed(str(table["units"].iloc[0]))
-    event = _event(column.removeprefix(name), unit)
+    event = _event(column.removesuffix("_mean").removeprefix(name.removesuffix("_mean")), unit)
     ax.set_title(f"{variable} {score.label}{event}".strip(), fontsize=10.5, loc="left")
     squared = f"({unit})²" if " " in unit else f"{unit}²" if unit else ""
     power = {0: "", 1: unit, 2: squared}[score.power]

@@ -273,7 +273,9 @@ def print_scores(table: pd.DataFrame) -> None:
     from cubecast.verification import compare
 
     shown = [
-        c for c in table.columns if re.match(r"variable|system|lead_time|lead_units|mse|rmse|bias|corr|csi|fss", c)
+        c
+        for c in table.columns
+        if re.match(r"(variable|system|lead_time|lead_units|mse|rmse|bias|corr|csi_[^_]+|fss_[^_]+_[^_]+)$", c)
     ]
     typer.echo(table[shown].to_string(index=False, float_format="{:.4g}".format))
     for line in compare(table):

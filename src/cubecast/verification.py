@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ def write_scores(table: pd.DataFrame, path: str | Path) -> None:
 def compare(table: pd.DataFrame) -> list[str]:
     """A sentence for each baseline and main score: at how many leads, and by how much, the model is ahead."""
     lines = []
-    for score in [c for c in table.columns if c == "mse" or c.startswith("csi_")]:
+    for score in [c for c in table.columns if re.fullmatch(r"mse|csi_[^_]+", c)]:
         wide = table.pivot_table(index="lead_step", columns="system", values=score)
         lower = SCORES[explain(score)[0]].better.startswith("lower")
         for against in [s for s in table["system"].unique() if s != MODEL and s in wide]:

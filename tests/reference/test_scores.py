@@ -62,6 +62,14 @@ def test_events_agree_with_the_scores_package(pair, threshold):
     np.testing.assert_allclose(ours["frequency_bias"], table.frequency_bias(), rtol=1e-12)
 
 
+def test_the_mean_csi_agrees_with_the_scores_package(pair):
+    forecast, observed = pair
+    ours = _pooled(forecast, observed, thresholds=(1.0,))["csi_mean"].sel(threshold=1.0)
+    match = scores.categorical.ThresholdEventOperator(default_event_threshold=1.0, default_op_fn=operator.ge)
+    table = match.make_contingency_manager(forecast, observed).transform(preserve_dims=list(DIMS[:2]))
+    np.testing.assert_allclose(ours, table.critical_success_index().mean(DIMS[0]), rtol=1e-12)
+
+
 @pytest.mark.parametrize("cells", [1, 3, 7])
 def test_fss_agrees_with_the_scores_package_away_from_edges_and_missing_data(cells):
     """`scores` neither masks nor shortens windows at the edge, so events keep a window's distance from it."""

@@ -15,6 +15,7 @@ def test_columns_and_values(rain):
     sums = verify_forecasts(systems, cube, thresholds=(0.1, 5), windows=("10km", 3))
     table = to_table(sums)
     events = [f"{n}_{t}" for t in ("0.1", "5") for n in ("pod", "far", "csi", "frequency_bias")]
+    events[4:4], events[9:] = ["csi_0.1_mean"], ["csi_5_mean"]
     fss = ["fss_0.1_10km", "fss_0.1_3cells", "fss_5_10km", "fss_5_3cells"]
     assert list(table.columns) == [
         *("system", "lead_step", "lead_time", "lead_units", "units", "mse", "rmse", "mae", "bias", "corr"),
@@ -81,5 +82,7 @@ def test_every_score_column_is_explained():
     assert explain("frequency_bias_0.1")[0] == "frequency_bias"
     assert explain("fss_1_10km")[1].better == "higher is better"
     assert explain("bias")[1].perfect == 0
+    assert explain("csi_0.1")[0] == "csi"
+    assert explain("csi_0.1_mean")[0] == "csi_mean"
     with pytest.raises(UsageError, match="unknown score: found skill"):
         explain("skill")

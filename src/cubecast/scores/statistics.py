@@ -121,7 +121,7 @@ def _same_axes(a: xr.Dataset, b: xr.Dataset) -> bool:
 def scores_from(sums: Statistics) -> xr.Dataset:
     """The scores of (pooled) statistics, by lead [and system, threshold, window]; NaN where nothing counts.
 
-    ``mse rmse mae bias corr``, with thresholds ``pod far csi frequency_bias``, with windows ``fss``; and ``cases``
+    ``mse rmse mae bias corr``, with thresholds ``pod far csi frequency_bias csi_mean``, with windows ``fss``; ``cases``
     and ``pixels``. Equations: `continuous.continuous_scores`, `categorical.contingency_scores`, `spatial.fss_scores`.
     """
     scores = {**continuous_scores(sums), **contingency_scores(sums), **fss_scores(sums)}

@@ -35,6 +35,7 @@ SCORES = {
     "far": Score("false alarm ratio", 0, "lower is better", 0.0),
     "csi": Score("critical success index", 0, "higher is better", 1.0),
     "frequency_bias": Score("frequency bias", 0, "1 is best", 1.0),
+    "csi_mean": Score("critical success index, mean of cases", 0, "higher is better", 1.0),
     "fss": Score("fractions skill score", 0, "higher is better", 1.0),
 }
 """In the order of the table's columns."""
@@ -45,7 +46,8 @@ def to_table(sums: Statistics) -> pd.DataFrame:
 
     Columns: ``system``, ``lead_step``, ``lead_time`` (a number) and ``lead_units`` (min, h, d, months ...), ``units``
     (of the variable), then the scores: ``mse rmse mae bias corr``, for each threshold ``pod_0.1 far_0.1 csi_0.1
-    frequency_bias_0.1``, for each threshold and window ``fss_0.1_10km``, and ``cases`` and ``pixels``.
+    frequency_bias_0.1`` (pooled over cases) and ``csi_0.1_mean`` (the mean of the cases' own CSI), for each threshold
+    and window ``fss_0.1_10km``, and ``cases`` and ``pixels``.
 
     Raises:
         UsageError: the statistics do not come from `verify_forecasts`.
@@ -77,13 +79,19 @@ def to_table(sums: Statistics) -> pd.DataFrame:
 def _row(one: xr.Dataset) -> dict[str, Any]:
     """The score columns of one system and lead."""
     row: dict[str, Any] = {n: float(one[n]) for n in SCORES if n in one and not one[n].dims}
+    events = [n for n in SCORES if n in one and one[n].dims == ("threshold",)]
     for t, threshold in enumerate(one["threshold"].values if "threshold" in one.dims else ()):
-        for name in ("pod", "far", "csi", "frequency_bias"):
-            row[f"{name}_{threshold:g}"] = float(one[name][t])
+        row |= {_column(name, threshold): float(one[name][t]) for name in events}
     if "fss" in one:
         for t, threshold in enumerate(one["threshold"].values):
             row |= {f"fss_{threshold:g}_{w}": float(one["fss"][t, j]) for j, w in enumerate(one["window"].values)}
     return row | {"cases": int(one["cases"]), "pixels": int(one["pixels"])}
+
+
+def _column(name: str, threshold: float) -> str:
+    """``csi_0.1`` and ``csi_0.1_mean``: how a score was averaged stands last."""
+    score, mean, _ = name.partition("_mean")
+    return f"{score}_{threshold:g}{mean}"
 
 
 def _leads(sums: Statistics) -> tuple[Any, str]:
@@ -101,12 +109,13 @@ def _leads(sums: Statistics) -> tuple[Any, str]:
 
 
 def explain(column: str) -> tuple[str, Score]:
-    """Name and meaning of a score column: ``csi_0.1`` gives ``("csi", Score(...))``.
+    """Name and meaning of a score column: ``csi_0.1`` gives ``("csi", ...)``, ``csi_0.1_mean`` ``("csi_mean", ...)``.
 
     Raises:
         UsageError: not a score of the table.
     """
     for name in sorted(SCORES, key=len, reverse=True):
-        if column == name or column.startswith(f"{name}_"):
+        score, mean, _ = name.partition("_mean")
+        if column == name or (column.startswith(f"{score}_") and column.endswith(mean)):
             return name, SCORES[name]
     raise UsageError("unknown score", found=column, allowed=", ".join(SCORES))
