@@ -181,15 +181,16 @@ def _draw_score(
         ax.axhline(score.perfect, color="#999999", lw=0.8, zorder=1)
         if score.perfect:  # a ratio: from 0 on, so that a few per cent do not look like much
             ax.set_ylim(0, max(1.1 * score.perfect, ax.get_ylim()[1]))
-    elif score.power == 0 and name != "corr":
+    elif score.power == 0 and not score.length and name != "corr":
         ax.set_ylim(0, min(1.02, ax.get_ylim()[1] * 1.02))
-    elif score.power:
+    elif score.power or score.length:
         ax.set_ylim(bottom=0)
     unit = printed(str(table["units"].iloc[0]))
-    event = _event(column.removesuffix("_mean").removeprefix(name.removesuffix("_mean")), unit)
+    suffix = column.removeprefix(f"{name}_")
+    event = "" if score.length else _event(column.removesuffix("_mean").removeprefix(name.removesuffix("_mean")), unit)
     ax.set_title(f"{variable} {score.label}{event}".strip(), fontsize=10.5, loc="left")
     squared = f"({unit})²" if " " in unit else f"{unit}²" if unit else ""
-    power = {0: "", 1: unit, 2: squared}[score.power]
+    power = suffix if score.length else {0: "", 1: unit, 2: squared}[score.power]
     ax.set_ylabel(f"{power}  ({score.better})" if power else score.better, fontsize=9.5)
     whole = bool((table["lead_time"] % 1 == 0).all())
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=whole))

@@ -1,7 +1,7 @@
 """Verification by lead time: sums that pool exactly over chunks of cases, scores from them, and a table."""
 
 from cubecast.scores.cases import common_mask, verify_forecasts
-from cubecast.scores.statistics import Statistics, pool, scores_from, statistics
+from cubecast.scores.statistics import Statistics, join_cases, over_cases, pool, scores_from, statistics
 from cubecast.scores.table import SCORES, Score, explain, to_table
 
 __all__ = [
@@ -10,6 +10,8 @@ __all__ = [
     "Statistics",
     "common_mask",
     "explain",
+    "join_cases",
+    "over_cases",
     "pool",
     "scores_from",
     "statistics",

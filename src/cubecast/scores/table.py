@@ -23,6 +23,8 @@ class Score:
     """Units: 0 none, 1 those of the variable, 2 their square."""
     better: str
     perfect: float
+    length: bool = False
+    """A length, in the units that end the name of the column."""
 
 
 SCORES = {
@@ -31,11 +33,17 @@ SCORES = {
     "mae": Score("mean absolute error", 1, "lower is better", 0.0),
     "bias": Score("bias (forecast - observed)", 1, "0 is best", 0.0),
     "corr": Score("correlation", 0, "higher is better", 1.0),
+    "crps": Score("continuous ranked probability score", 1, "lower is better", 0.0),
+    "crps_fair": Score("fair CRPS", 1, "lower is better", 0.0),
+    "spread_error": Score("ensemble spread / error", 0, "1 is best", 1.0),
+    "blur": Score("blur: half the power is lost below", 0, "lower is better", 0.0, length=True),
     "pod": Score("probability of detection", 0, "higher is better", 1.0),
     "far": Score("false alarm ratio", 0, "lower is better", 0.0),
     "csi": Score("critical success index", 0, "higher is better", 1.0),
     "frequency_bias": Score("frequency bias", 0, "1 is best", 1.0),
     "csi_mean": Score("critical success index, mean of cases", 0, "higher is better", 1.0),
+    "brier": Score("Brier score", 0, "lower is better", 0.0),
+    "roc_area": Score("area under the ROC", 0, "higher is better", 1.0),
     "fss": Score("fractions skill score", 0, "higher is better", 1.0),
 }
 """In the order of the table's columns."""
@@ -45,9 +53,10 @@ def to_table(sums: Statistics) -> pd.DataFrame:
     """The scores of `verify_forecasts` statistics, as written to scores.csv.
 
     Columns: ``system``, ``lead_step``, ``lead_time`` (a number) and ``lead_units`` (min, h, d, months ...), ``units``
-    (of the variable), then the scores: ``mse rmse mae bias corr``, for each threshold ``pod_0.1 far_0.1 csi_0.1
-    frequency_bias_0.1`` (pooled over cases) and ``csi_0.1_mean`` (the mean of the cases' own CSI), for each threshold
-    and window ``fss_0.1_10km``, and ``cases`` and ``pixels``.
+    (of the variable), then the scores: ``mse rmse mae bias corr``, with an ensemble ``crps crps_fair spread_error``,
+    of fields ``blur_km`` (``blur_cells`` where the size of a cell is not known), for each threshold ``pod_0.1 far_0.1
+    csi_0.1 frequency_bias_0.1`` (pooled over cases) and ``csi_0.1_mean`` (the mean of the cases' own CSI), with an
+    ensemble ``brier_0.1 roc_area_0.1``, for each threshold and window ``fss_0.1_10km``, and ``cases`` and ``pixels``.
 
     Raises:
         UsageError: the statistics do not come from `verify_forecasts`.
@@ -78,7 +87,8 @@ def to_table(sums: Statistics) -> pd.DataFrame:
 
 def _row(one: xr.Dataset) -> dict[str, Any]:
     """The score columns of one system and lead."""
-    row: dict[str, Any] = {n: float(one[n]) for n in SCORES if n in one and not one[n].dims}
+    ends = {n: f"_{one.attrs['wavelength_units']}" for n, s in SCORES.items() if s.length and n in one}
+    row: dict[str, Any] = {n + ends.get(n, ""): float(one[n]) for n in SCORES if n in one and not one[n].dims}
     events = [n for n in SCORES if n in one and one[n].dims == ("threshold",)]
     for t, threshold in enumerate(one["threshold"].values if "threshold" in one.dims else ()):
         row |= {_column(name, threshold): float(one[name][t]) for name in events}
