@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from cubecast.cube import CHANNEL, select_channel, sequence_dim, space_dims
 from cubecast.errors import InputError, UsageError
 from cubecast.product import REALIZATION, forecast_dim, lead_texts, names
-from cubecast.scores import SCORES, explain
+from cubecast.scores import explain, score_columns
 from cubecast.units import labelled, printed
 
 STRONG = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -59,7 +59,7 @@ def plot_scores(
     ]
     panels = panels if scores is not None else panels[:_PANELS]
     if not panels or len(panels) > _PANELS or not all(column in part for part, _, column in panels):
-        known = [c for c in table.columns if any(c == s or c.startswith(f"{s}_") for s in SCORES)]
+        known = score_columns(table)
         raise UsageError(
             "scores to draw", found=[c for *_, c in panels], allowed=f"1 to {_PANELS} panels of {', '.join(known)}"
         )

@@ -55,7 +55,9 @@ def test_blur_by_hand():
 
 def test_a_displaced_forecast_is_not_blurred_and_a_smooth_one_is_the_more_the_smoother():
     truth = _noise()
-    blur = [scores_from(statistics(_field(gaussian_filter(truth, s)), _field(truth), cell=1.0))["blur"] for s in (0.5, 1)]
+    blur = [
+        scores_from(statistics(_field(gaussian_filter(truth, s)), _field(truth), cell=1.0))["blur"] for s in (0.5, 1)
+    ]
     moved = scores_from(statistics(_field(np.roll(truth, 5, 1)), _field(truth), cell=1.0))["blur"].item()
     assert moved < 3
     assert 3 < blur[0].item() < blur[1].item() < 30

@@ -4,8 +4,8 @@ import pytest
 import xarray as xr
 
 from cubecast.baselines import climatology, persistence
-from cubecast.errors import UsageError
-from cubecast.scores import explain, scores_from, statistics, to_table, verify_forecasts
+from cubecast.errors import InputError, UsageError
+from cubecast.scores import explain, intervals, score_columns, scores_from, statistics, to_table, verify_forecasts
 
 
 def test_columns_and_values(rain):
@@ -86,3 +86,23 @@ def test_every_score_column_is_explained():
     assert explain("csi_0.1_mean")[0] == "csi_mean"
     with pytest.raises(UsageError, match="unknown score: found skill"):
         explain("skill")
+
+
+def test_bounds_stand_behind_the_scores(rain):
+    cube = rain(30)
+    systems = {"p": persistence(cube, reference=cube["time"].values[4:24], horizon=2)}
+    sums = verify_forecasts(systems, cube, per_case=True)
+    table = to_table(sums, bootstrap=30, block=2, seed=1)
+    plain = to_table(verify_forecasts(systems, cube))
+    pd.testing.assert_frame_equal(table[list(plain.columns)], plain)
+    scores = score_columns(plain)
+    assert scores == list(plain.columns[5:-2])
+    assert list(table.columns[len(plain.columns) :]) == [f"{c}{end}" for end in ("_low", "_high") for c in scores]
+    assert score_columns(table) == scores
+    low, high = intervals(sums, resamples=30, block=2, seed=1)
+    assert table["csi_1_mean_low"].tolist() == low["csi_mean"].sel(system="p", threshold=1.0).values.tolist()
+    assert table["blur_km_high"].tolist() == high["blur"].sel(system="p").values.tolist()
+    assert (table["mse_low"] <= table["mse"]).all()
+    pd.testing.assert_frame_equal(to_table(sums, bootstrap=30, block=2, seed=1), table)
+    with pytest.raises(InputError, match="per_case=True"):
+        to_table(verify_forecasts(systems, cube), bootstrap=9)

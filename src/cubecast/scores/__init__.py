@@ -1,8 +1,9 @@
 """Verification by lead time: sums that pool exactly over chunks of cases, scores from them, and a table."""
 
+from cubecast.scores.bootstrap import intervals
 from cubecast.scores.cases import common_mask, verify_forecasts
 from cubecast.scores.statistics import Statistics, join_cases, over_cases, pool, scores_from, statistics
-from cubecast.scores.table import SCORES, Score, explain, to_table
+from cubecast.scores.table import SCORES, Score, explain, score_columns, to_table
 
 __all__ = [
     "SCORES",
@@ -10,9 +11,11 @@ __all__ = [
     "Statistics",
     "common_mask",
     "explain",
+    "intervals",
     "join_cases",
     "over_cases",
     "pool",
+    "score_columns",
     "scores_from",
     "statistics",
     "to_table",

@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from cubecast.errors import UsageError
+from cubecast.scores.bootstrap import intervals
 from cubecast.scores.cases import SYSTEM
 from cubecast.scores.statistics import Statistics, scores_from
 
@@ -49,7 +50,11 @@ SCORES = {
 """In the order of the table's columns."""
 
 
-def to_table(sums: Statistics) -> pd.DataFrame:
+LOW, HIGH = "_low", "_high"
+"""Ends of the names of the columns with the bounds of a score."""
+
+
+def to_table(sums: Statistics, *, bootstrap: int = 0, block: int = 1, seed: int = 0) -> pd.DataFrame:
     """The scores of `verify_forecasts` statistics, as written to scores.csv.
 
     Columns: ``system``, ``lead_step``, ``lead_time`` (a number) and ``lead_units`` (min, h, d, months ...), ``units``
@@ -58,20 +63,43 @@ def to_table(sums: Statistics) -> pd.DataFrame:
     csi_0.1 frequency_bias_0.1`` (pooled over cases) and ``csi_0.1_mean`` (the mean of the cases' own CSI), with an
     ensemble ``brier_0.1 roc_area_0.1``, for each threshold and window ``fss_0.1_10km``, and ``cases`` and ``pixels``.
 
+    Args:
+        sums: of `verify_forecasts`; with ``per_case`` for a bootstrap.
+        bootstrap: resamples of the cases for 95 % intervals, the columns ``mse_low mse_high`` and so on at the end;
+            0: none. `bootstrap.intervals` says what they mean.
+        block, seed: as `bootstrap.intervals`.
+
     Raises:
         UsageError: the statistics do not come from `verify_forecasts`.
+        InputError: a bootstrap of sums over all cases.
     """
     if SYSTEM not in sums.dims or "lead_step" not in sums.coords:
         raise UsageError(
             "statistics for a table", found=f"dims {tuple(sums.dims)}", allowed="those of verify_forecasts"
         )
-    scores = scores_from(sums)
+    table = _rows(scores_from(sums), sums)
+    if bootstrap:
+        for end, scores in zip((LOW, HIGH), intervals(sums, resamples=bootstrap, block=block, seed=seed), strict=True):
+            bounds = _rows(scores.assign(cases=0, pixels=0).assign_attrs(sums.attrs), sums)
+            columns = [c for c in bounds.columns if c in score_columns(table)]
+            table = table.join(bounds[columns].add_suffix(end))
+    return table
+
+
+def score_columns(table: pd.DataFrame) -> list[str]:
+    """The columns of a table that are scores, without their bounds."""
+    return [c for c in table.columns.astype(str) if not c.endswith((LOW, HIGH)) and _name(c) is not None]
+
+
+def _rows(scores: xr.Dataset, sums: Statistics) -> pd.DataFrame:
+    """One row for each system and lead."""
     lead = str(sums.attrs["lead"])
     numbers, lead_units = _leads(sums)
     rows = []
     for i, system in enumerate(scores[SYSTEM].values):
         for k, step in enumerate(sums["lead_step"].values):
-            one = scores.isel({SYSTEM: i, lead: k})
+            at = {SYSTEM: i, lead: k}
+            one = scores.isel({d: p for d, p in at.items() if d in scores.dims})
             rows.append(
                 {
                     "system": str(system),
@@ -124,8 +152,16 @@ def explain(column: str) -> tuple[str, Score]:
     Raises:
         UsageError: not a score of the table.
     """
+    name = _name(column)
+    if name is None:
+        raise UsageError("unknown score", found=column, allowed=", ".join(SCORES))
+    return name, SCORES[name]
+
+
+def _name(column: str) -> str | None:
+    """The name in `SCORES` of a column."""
     for name in sorted(SCORES, key=len, reverse=True):
         score, mean, _ = name.partition("_mean")
         if column == name or (column.startswith(f"{score}_") and column.endswith(mean)):
-            return name, SCORES[name]
-    raise UsageError("unknown score", found=column, allowed=", ".join(SCORES))
+            return name
+    return None
