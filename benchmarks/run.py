@@ -17,8 +17,10 @@ PARTS = {
     "growth": "Growth",
     "maps": "Maps",
     "loader": "Loader",
+    "shuffle": "Shuffling",
 }
 ON_DEVICE = ("train_step", "growth")
+PLOTS = ("growth", "shuffle")
 
 
 def command(part: str, options: argparse.Namespace) -> list[str]:
@@ -26,8 +28,8 @@ def command(part: str, options: argparse.Namespace) -> list[str]:
     words = [sys.executable, str(HERE / f"{part}.py"), "--json", str(options.out / f"{part}.json")]
     if part in ON_DEVICE:
         words += ["--device", options.device]
-    if part == "growth":
-        words += ["--plot", str(options.out / "growth.png")]
+    if part in PLOTS:
+        words += ["--plot", str(options.out / f"{part}.png")]
     if part == "loader":
         words.insert(2, str(options.out / "archive"))
     return [*words, "--rounds", str(options.rounds), *(["--quick"] if options.quick else [])]
@@ -41,8 +43,7 @@ def page(parts: dict[str, str], options: argparse.Namespace) -> str:
     for part, printed in parts.items():
         about = json.loads((options.out / f"{part}.json").read_text(encoding="utf-8"))["machine"]
         text.append(f"## {PARTS[part]}\n\n{', '.join(f'{k}: {v}' for k, v in about.items())}\n\n{printed.strip()}")
-    if "growth" in parts:
-        text.append("![growth](growth.png)")
+        text += [f"![{part}]({part}.png)"] if part in PLOTS else []
     return "\n\n".join(text) + "\n"
 
 

@@ -1,12 +1,14 @@
 """Speed and memory of the fused engine beside a plain PyTorch ConvLSTM and those of others, with the same weights.
 
 All candidates run in turn, for several rounds; the table has ratios of medians with the smallest and the largest ratio
-of a round. Run: python benchmarks/train_step.py [--quick] [--threads 1 --clock cpu on a shared machine]
+of a round. With ``--cell conv_gru`` the plain one is the reference engine.
+Run: python benchmarks/train_step.py [--quick] [--threads 1 --clock cpu on a shared machine]
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +21,9 @@ from peers import MlcastGRU, Plain, TorchGeo, available
 from timing import machine, ratio, rounds, write
 from torch import Tensor, nn
 
-from cubecast.nn import ConvGRUCell, ConvLSTMCell, RecurrentLayer
+from cubecast.nn import ConvGRUCell, ConvLSTMCell, RecurrentLayer, choose_engine
+
+CELLS = {"conv_lstm": ConvLSTMCell, "conv_gru": ConvGRUCell}
 
 
 class Stack(nn.Module):
@@ -134,6 +138,17 @@ def agree(one: nn.Module, other: nn.Module, x: Tensor) -> None:
     torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)
 
 
+def twins(options: argparse.Namespace, *, recompute: bool = False) -> tuple[nn.Module, Stack]:
+    """The plain stack and the fused one, with the same weights."""
+    cell = CELLS[options.cell]
+    fused = Stack(options.channels, options.hidden, options.layers, cell=cell, recompute=recompute).to(options.device)
+    if options.cell == "conv_lstm":
+        return Plain(fused.layers).to(options.device), fused
+    plain = copy.deepcopy(fused)
+    choose_engine(plain, "reference")
+    return plain, fused
+
+
 def matmul_peak(dtype: torch.dtype, options: argparse.Namespace) -> float:
     """GFLOP/s of a large matrix product."""
     a = torch.randn(1536, 1536, device=options.device).to(dtype)
@@ -146,7 +161,7 @@ def memory(options: argparse.Namespace) -> dict[str, float]:
     found = {}
     for which in ("plain", "fused", "recompute", "plain bf16", "fused bf16", "recompute bf16"):
         command = [sys.executable, __file__, "--memory", which, "--device", "cpu", "--threads", str(options.threads)]
-        for name in ("batch", "frames", "side", "hidden", "layers", "channels"):
+        for name in ("cell", "batch", "frames", "side", "hidden", "layers", "channels"):
             command += [f"--{name}", str(getattr(options, name))]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         found[which] = float(done.stdout.split()[-1])
@@ -157,8 +172,8 @@ def measure_memory(options: argparse.Namespace) -> None:
     """Print the peak of one training step above the memory before it, in MB."""
     which, _, precision = options.memory.partition(" ")
     dtype = torch.bfloat16 if precision else None
-    fused = Stack(options.channels, options.hidden, options.layers, recompute=which == "recompute")
-    module = Plain(fused.layers) if which == "plain" else fused
+    plain, fused = twins(options, recompute=which == "recompute")
+    module = plain if which == "plain" else fused
     x = torch.randn(options.batch, options.frames, options.channels, options.side, options.side)
     training(module, x[:, :2, :, :8, :8], dtype)()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # Linux: forget the peak, which compiling made
@@ -176,32 +191,33 @@ def resident(name: str) -> int:
 def measure(options: argparse.Namespace) -> None:
     """All rows."""
     x = torch.randn(options.batch, options.frames, options.channels, options.side, options.side, device=options.device)
-    fused = Stack(options.channels, options.hidden, options.layers).to(options.device)
+    plain, fused = twins(options)
     gru = Stack(options.channels, options.hidden, options.layers, cell=partial(ConvGRUCell, reset="before"))
     gru = gru.to(options.device)
-    plain = Plain(fused.layers).to(options.device)
     loops = [RollOut(m, options.hidden, options.channels).to(options.device) for m in (plain, fused)]
     small = x[:, :3, :, :16, :16]
     agree(plain, fused, small)
     agree(*loops, small)
-    others = available({"torchgeo": TorchGeo}, fused.layers)
-    others_gru = available({"mlcast ConvGRU": MlcastGRU}, gru.layers)
+    lstm = isinstance(plain, Plain)
+    others = available({"torchgeo": TorchGeo}, fused.layers) if lstm else {}
+    others_gru = available({"mlcast ConvGRU": MlcastGRU}, gru.layers) if lstm else {}
     for module, ours in [(m, fused) for m in others.values()] + [(m, gru) for m in others_gru.values()]:
         agree(module.to(options.device), ours, small)
     half = torch.bfloat16
     candidates = {
         "plain fp32": training(plain, x, None),
         "fused fp32": training(fused, x, None),
-        "convolutions fp32": convolutions(plain, x, torch.float32),
         "plain bf16": training(plain, x, half),
         "fused bf16": training(fused, x, half),
-        "convolutions bf16": convolutions(plain, x, half),
         "roll-out plain fp32": training(loops[0], x, None),
         "roll-out fused fp32": training(loops[1], x, None),
         "inference plain fp32": inference(plain, x, None),
         "inference plain bf16": inference(plain, x, half),
         "inference fused bf16": inference(fused, x, half),
     }
+    if lstm:
+        candidates["convolutions fp32"] = convolutions(plain, x, torch.float32)
+        candidates["convolutions bf16"] = convolutions(plain, x, half)
     if others_gru:
         candidates |= {"ConvGRU fused fp32": training(gru, x, None), "ConvGRU fused bf16": training(gru, x, half)}
     for name, module in {**others, **others_gru}.items():
@@ -239,8 +255,9 @@ def report(
         rows.append([what, target, *(f"{ratios[what][k]:.2f}" for k in ("median", "min", "max"))])
     pixels = options.batch * options.frames * options.side**2
     channels = [options.channels, *[options.hidden] * (options.layers - 1)]
-    macs = pixels * 9 * 4 * options.hidden * sum(c + options.hidden for c in channels)
-    first = pixels * 9 * 4 * options.hidden * options.channels  # the input gradient that nobody asks for
+    gates = 4 if options.cell == "conv_lstm" else 3
+    macs = pixels * 9 * gates * options.hidden * sum(c + options.hidden for c in channels)
+    first = pixels * 9 * gates * options.hidden * options.channels  # the input gradient that nobody asks for
     rates = {n: 2 * (3 * macs - first) / sorted(seconds[f"fused {n}"])[options.rounds // 2] / 1e9 for n in peaks}
     for name, rate in rates.items():
         share = f"{rate / peaks[name]:.2f}"
@@ -250,7 +267,7 @@ def report(
         rows.append([f"peak memory: {name} / {reference}", target, f"{used[name] / used[reference]:.2f}", "", ""])
     results = {
         "machine": machine(options.device),
-        "shape": {n: getattr(options, n) for n in ("batch", "frames", "side", "hidden", "layers", "channels")},
+        "shape": {n: getattr(options, n) for n in ("cell", "batch", "frames", "side", "hidden", "layers", "channels")},
         "seconds": seconds,
         "ratios": ratios,
         "gflops": rates,
@@ -265,6 +282,7 @@ def main() -> None:
     """Read the options and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--cell", choices=list(CELLS), default="conv_lstm")
     for name, value in (("batch", 4), ("frames", 10), ("side", 64), ("hidden", 64), ("layers", 2), ("channels", 64)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--rounds", type=int, default=5)

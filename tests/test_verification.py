@@ -6,6 +6,7 @@ import pytest
 import xarray as xr
 
 from cubecast.errors import InputError, UsageError
+from cubecast.extrapolation import extrapolation
 from cubecast.nowcaster import Nowcaster
 from cubecast.verification import compare, verify, write_scores
 
@@ -17,7 +18,7 @@ def model(rain):
 
 def test_the_table_equals_a_plain_computation(model, rain):
     cube = rain(20)
-    table = verify(cube, model).set_index(["system", "lead_step"])
+    table = verify(cube, model, baselines=["persistence"]).set_index(["system", "lead_step"])
     times = cube.time.values[2:-1]
     forecast = model.predict(cube, at=times)["rainfall_rate"].values
     for lead in (1, 2):
@@ -38,17 +39,43 @@ def test_start_and_end_are_valid_times_and_history_may_lie_before(model, rain):
 
 def test_region_and_never_below_choose_pixels(model, rain):
     cube = rain(12)
-    whole = verify(cube, model)
-    half = verify(cube, model, region={"y": (0.0, 11_000.0)})
+    options = {"baselines": ["persistence"]}
+    whole = verify(cube, model, **options)
+    half = verify(cube, model, region={"y": (0.0, 11_000.0)}, **options)
     assert (half["pixels"] * 2 == whole["pixels"]).all()
-    wet = verify(cube, model, never_below=0.1)
+    wet = verify(cube, model, never_below=0.1, **options)
     always = int((cube.min("time") >= 0.1).sum())
     assert always > 0
     assert (wet["pixels"] == always * wet["cases"]).all()
 
 
+def test_rain_is_compared_with_extrapolation_on_pixels_that_all_have(model, rain):
+    cube = rain(20)
+    table = verify(cube, model).set_index(["system", "lead_step"])
+    assert list(table.index.unique("system")) == ["model", "persistence", "extrapolation"]
+    carried = extrapolation(cube, reference=cube.time.values[2:-1], horizon=2, history=3)["rainfall_rate"].values
+    for lead in (1, 2):
+        truth = np.full((len(carried), *cube.shape[1:]), np.nan)
+        truth[: 18 - lead] = cube.values[2 + lead :]
+        both = np.isfinite(carried[:, lead - 1]) & np.isfinite(truth)
+        assert 0.8 * truth.size < both.sum() < np.isfinite(truth).sum()
+        assert set(table.xs(lead, level="lead_step")["pixels"]) == {both.sum()}
+        expected = ((carried[:, lead - 1] - truth)[both] ** 2).mean()
+        assert table.loc[("extrapolation", lead), "mse"] == pytest.approx(expected, rel=1e-4)
+        assert table.loc[("extrapolation", lead), "mse"] < 0.3 * table.loc[("persistence", lead), "mse"]
+
+
+def test_other_fields_are_not_extrapolated_unless_asked_to(model, rain):
+    still = rain(20).assign_attrs(units="K", standard_name="air_temperature")
+    warm = Nowcaster(history=3, horizon=2, hidden_channels=[4], patch=4, crop=16, epochs=1).fit(
+        still.copy(data=still.values + 1)
+    )
+    assert set(verify(still, warm)["system"]) == {"model", "persistence"}
+    assert set(verify(still, warm, baselines=["extrapolation"])["system"]) == {"model", "extrapolation"}
+
+
 def test_every_skips_reference_times(model, rain):
-    assert list(verify(rain(20), model, every=4).groupby("system")["cases"].first()) == [5, 5]
+    assert list(verify(rain(20), model, every=4).groupby("system")["cases"].first()) == [5, 5, 5]
 
 
 def test_sentences_say_by_how_much(model):

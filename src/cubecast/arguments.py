@@ -36,8 +36,14 @@ StaticFile = Annotated[
     str | None,
     typer.Option("--static", metavar="FILE", help="netCDF file of static fields on the same grid (height, land mask)."),
 ]
-
-
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="fp32, bf16, or auto: bf16 where the hardware multiplies it. [training: auto, or as the preset says; "
+        "forecasts: fp32 on a CPU, as trained on CUDA]",
+    ),
+]
 Baselines = Annotated[str, typer.Option(metavar="NAMES", help="Comma-separated, or 'auto': all that fit the data.")]
 Thresholds = Annotated[
     str | None,

@@ -34,8 +34,8 @@ def persistence(cube: xr.DataArray, *, reference: Any, horizon: int) -> xr.Datas
         InputError: a reference time that is not in the cube.
     """
     times, last = _last_frames(cube, reference)
-    values = {name: np.repeat(frame[:, None], _leads(horizon), axis=1) for name, frame in last.items()}
-    return _build(values, cube, times, "persistence", "the last observed frame")
+    values = {name: np.repeat(frame[:, None], check_horizon(horizon), axis=1) for name, frame in last.items()}
+    return build_baseline(values, cube, times, "persistence", "the last observed frame")
 
 
 def climatology(cube: xr.DataArray, *, reference: Any, horizon: int, training: xr.DataArray | Climate) -> xr.Dataset:
@@ -52,7 +52,7 @@ def climatology(cube: xr.DataArray, *, reference: Any, horizon: int, training: x
     times, _ = _last_frames(cube, reference, read=False)
     climate = _climate(training, cube)
     values = {name: climate.at(name, _valid(cube, times, horizon)) for name in channel_names(cube)}
-    return _build(values, cube, times, "climatology", climate.about)
+    return build_baseline(values, cube, times, "climatology", climate.about)
 
 
 def anomaly_persistence(
@@ -74,7 +74,7 @@ def damped_persistence(
     towards the one of all pixels (see `climate.fit_climate`). Arguments and errors as in `climatology`; a climate that
     is given must be fitted for as many leads as are asked for.
     """
-    return _from_anomaly(cube, reference, horizon, _climate(training, cube, leads=_leads(horizon)), damped=True)
+    return _from_anomaly(cube, reference, horizon, _climate(training, cube, leads=check_horizon(horizon)), damped=True)
 
 
 def _from_anomaly(cube: xr.DataArray, reference: Any, horizon: int, climate: Climate, *, damped: bool) -> xr.Dataset:
@@ -82,14 +82,20 @@ def _from_anomaly(cube: xr.DataArray, reference: Any, horizon: int, climate: Cli
     values = {}
     for name, frame in last.items():
         anomaly = (frame - climate.at(name, times))[:, None]
-        share = climate.damping[name][:horizon] if damped else np.ones((_leads(horizon),) + (1,) * (frame.ndim - 1))
+        share = (
+            climate.damping[name][:horizon] if damped else np.ones((check_horizon(horizon),) + (1,) * (frame.ndim - 1))
+        )
         values[name] = climate.at(name, _valid(cube, times, horizon)) + share * anomaly
     kind = "damped persistence" if damped else "anomaly persistence"
-    return _build(values, cube, times, kind, f"the last observed anomaly from the {climate.about}")
+    return build_baseline(values, cube, times, kind, f"the last observed anomaly from the {climate.about}")
 
 
-def _last_frames(cube: xr.DataArray, reference: Any, *, read: bool = True) -> tuple[Array, dict[str, Array]]:
-    """The reference times as the cube has them, and (unless not ``read``) its frames there by variable."""
+def find_references(cube: xr.DataArray, reference: Any) -> Array:
+    """Which frames of the cube are at the reference times, one or many.
+
+    Raises:
+        UsageError: values that are no times. InputError: a time that is not in the cube.
+    """
     check_cube(cube)
     dim = sequence_dim(cube)
     frames = cube[dim].values
@@ -106,13 +112,17 @@ def _last_frames(cube: xr.DataArray, reference: Any, *, read: bool = True) -> tu
             found=f"{len(frames)} frames from {frames[0]} to {frames[-1]}",
             allowed=f"the {dim} of one of its frames",
         )
-    if not read:
-        return frames[index], {}
-    last = cube.isel({dim: index})
-    return frames[index], {n: select_channel(last, n).values for n in channel_names(cube)}
+    return index
 
 
-def _leads(horizon: int) -> int:
+def _last_frames(cube: xr.DataArray, reference: Any, *, read: bool = True) -> tuple[Array, dict[str, Array]]:
+    """The reference times as the cube has them, and (unless not ``read``) its frames there by variable."""
+    last = cube.isel({sequence_dim(cube): find_references(cube, reference)})
+    return last[sequence_dim(cube)].values, {n: select_channel(last, n).values for n in channel_names(cube) if read}
+
+
+def check_horizon(horizon: int) -> int:
+    """``horizon``, when it is a number of leads."""
     if horizon < 1:
         raise UsageError("horizon", found=horizon, allowed="1 step or more")
     return horizon
@@ -120,10 +130,11 @@ def _leads(horizon: int) -> int:
 
 def _valid(cube: xr.DataArray, times: Array, horizon: int) -> Array:
     """Valid times (reference, lead)."""
-    return cube_step(cube).add(times[:, None], np.arange(1, _leads(horizon) + 1)[None])
+    return cube_step(cube).add(times[:, None], np.arange(1, check_horizon(horizon) + 1)[None])
 
 
-def _build(values: Mapping[str, Array], cube: xr.DataArray, times: Array, kind: str, about: str) -> xr.Dataset:
+def build_baseline(values: Mapping[str, Array], cube: xr.DataArray, times: Array, kind: str, about: str) -> xr.Dataset:
+    """The forecast Dataset of a baseline: float32, with attributes that say what it is."""
     attrs = {"title": f"{kind.capitalize()} of {', '.join(values)}", "source": f"cubecast baseline {kind}: {about}"}
     small = {name: np.asarray(array, np.float32) for name, array in values.items()}
     return build_forecast(small, cube, reference=times, step=cube_step(cube), attrs=attrs)

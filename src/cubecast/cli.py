@@ -16,6 +16,7 @@ from cubecast.arguments import (
     End,
     Files,
     Model,
+    Precision,
     Region,
     Start,
     StaticFile,
@@ -102,6 +103,7 @@ def train_command(
     epochs: Annotated[int | None, typer.Option(min=1, help="Most passes over the training windows.")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Stop after this time and keep the best.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights, crops and order.")] = None,
+    precision: Precision = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any setting of config.yaml, e.g. hidden_channels=[64,64]."),
@@ -122,7 +124,8 @@ def train_command(
     from cubecast.nowcaster import Nowcaster
 
     cubes = open_all(files, variable, start, end)
-    single = {"history": history, "horizon": horizon, "epochs": epochs, "max_minutes": max_minutes, "seed": seed}
+    single: dict[str, Any] = {"history": history, "horizon": horizon, "epochs": epochs, "max_minutes": max_minutes}
+    single |= {"seed": seed, "precision": precision}
     overrides = {k: v for k, v in single.items() if v is not None} | read_settings(set_ or [])
     kind = preset_for(cubes[0]) if preset == "auto" else preset
     model = Nowcaster(Config.read(config, kind, **overrides) if config else Config.preset(kind, **overrides))
@@ -150,6 +153,7 @@ def forecast(
         int | None, typer.Option(min=1, help="Instead of --at: after every Nth frame that has a history.")
     ] = None,
     horizon: Annotated[int | None, typer.Option(min=1, help="Frames to forecast. [as trained]")] = None,
+    precision: Precision = None,
     variable: Variable = None,
     static: StaticFile = None,
 ) -> None:
@@ -165,9 +169,8 @@ def forecast(
     times: Any = [read_time(t, cube) for t in at] if at else None
     if every:
         times = possible_references(cube, history=loaded.config.task.history)[::every]
-    result = loaded.predict(
-        cube, at=times, horizon=horizon, static=open_static_fields(static, [cube], one=True), progress=bar
-    )
+    fields = open_static_fields(static, [cube], one=True)
+    result = loaded.predict(cube, at=times, horizon=horizon, static=fields, precision=precision, progress=bar)
     write_forecast(result, output)
     typer.echo(str(output))
 

@@ -87,6 +87,11 @@ class ModelConfig(_Strict):
     """The y and x size that per-pixel peepholes are made for; needed by peephole='pixel' only."""
     reset: Literal["after", "before"] = "after"
     """GRU convention: reset gate applied after (cuDNN, torch) or before (Cho 2014) the recurrent product."""
+    coordinates: Literal["eulerian", "lagrangian"] = "eulerian"
+    """lagrangian: fields are brought to the reference time along the motion of the history, forecast there, and brought
+    on to their valid times; needs a history of 2 frames or more."""
+    motion_window: Annotated[float, Field(ge=1)] = 24.0
+    """lagrangian: motion is about the same within this many pixels (a standard deviation)."""
     residual: bool = True
     """Forecast what is kept of the last observed frame, and the change since."""
     mask_channel: bool = True
@@ -112,6 +117,8 @@ class ModelConfig(_Strict):
             raise ValueError("grid is given exactly when peephole is 'pixel'")
         if self.cell != "conv_lstm" and self.peephole != "none":
             raise ValueError(f"peephole belongs to cell conv_lstm, found cell {self.cell}")
+        if self.coordinates == "lagrangian" and self.is_series:
+            raise ValueError(f"coordinates lagrangian are for fields (conv_lstm, conv_gru), found cell {self.cell}")
         return self
 
     @property
@@ -162,7 +169,7 @@ class TrainingConfig(_Strict):
     training train anew on training and validation part together, for all epochs, and keep these weights."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of training; auto: bf16 autocast where the hardware multiplies it (CUDA, AMX, AVX512-BF16), else fp32. Forecasts
-    are made in fp32 on a CPU, in this precision on CUDA."""
+    are made in fp32 on a CPU, in this precision on CUDA, unless they are asked for in another."""
     device: str = "auto"
     """auto: CUDA when present."""
     tensorboard: bool = False

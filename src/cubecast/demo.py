@@ -58,7 +58,7 @@ def run_demo(folder: str | Path, *, minutes: float, seed: int, progress: Progres
     leads = [0, 2, 5, 8, 11]
     save_figure(plot_comparison(nowcast, unseen, leads=leads), target / "maps" / "comparison.png")
     animate(nowcast, target / "nowcast.gif", cube=unseen)
-    table = verify(unseen, model, progress=progress)
+    table = verify(unseen, model, baselines=["persistence"], progress=progress)
     write_scores(table, target / "scores.csv")
     save_figure(plot_scores(table), target / "scores.png")
     mse = table.pivot_table(index="lead_step", columns="system", values="mse")

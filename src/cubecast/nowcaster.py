@@ -23,10 +23,11 @@ from cubecast.forecast import check_step, reference_index, run_network
 from cubecast.losses import build_loss
 from cubecast.model_folder import read_model, write_model
 from cubecast.nn import build_network
+from cubecast.precision import choose_forecast_autocast
 from cubecast.preparation import TrainingData, describe_source, plain, prepare
 from cubecast.progress import Progress
 from cubecast.steps import Step
-from cubecast.training import choose_autocast, choose_device, train
+from cubecast.training import choose_device, train
 
 Cubes = xr.DataArray | Sequence[xr.DataArray]
 Static = xr.Dataset | Sequence[xr.Dataset] | None
@@ -128,6 +129,7 @@ class Nowcaster:
         horizon: int | None = None,
         static: xr.Dataset | None = None,
         device: str | None = None,
+        precision: str | None = None,
         progress: Progress | None = None,
     ) -> xr.Dataset:
         """Forecasts after one or many reference times, from the history in ``cube`` alone.
@@ -138,6 +140,8 @@ class Nowcaster:
             horizon: steps to forecast; None: as many as in training.
             static: the static fields that the model was trained with, on this cube's grid.
             device: where to compute; None: the configured device.
+            precision: fp32, bf16 or auto (bf16 where the hardware multiplies it); None: fp32 on a CPU, the configured
+                precision on CUDA.
 
         Returns:
             Dataset with dims (forecast_reference_time, lead_time, y, x) in the cube's units and coordinates.
@@ -145,6 +149,7 @@ class Nowcaster:
         Raises:
             ModelMismatchError: another step, other units or variables, fewer frames than the history.
             InputError: a reference time that is not there, missing frames, or nothing observed.
+            UsageError: a horizon below 1, or another precision.
         """
         network, channels, step = self._fitted()
         check_cube(cube)
@@ -161,6 +166,7 @@ class Nowcaster:
         if steps < 1:
             raise UsageError("horizon", found=steps, allowed="1 or more")
         place = choose_device(device or self.config.training.device)
+        autocast = choose_forecast_autocast(precision, self.config.training.precision, place)
         return run_network(
             network.to(place),
             channels,
@@ -171,7 +177,7 @@ class Nowcaster:
             step=step,
             static=channels.static_planes(static, cube),
             device=place,
-            autocast=choose_autocast(self.config.training.precision, place) if place.type == "cuda" else None,
+            autocast=autocast,
             attrs=self._attrs(cube),
             progress=progress,
         )

@@ -29,3 +29,15 @@ Hidden = Float[Tensor, "batch hidden *space"]
 
 State = tuple[Hidden, ...]
 """The state of one recurrent layer: (hidden,) or (hidden, cell)."""
+
+Motion = Float[Tensor, "batch 2 y x"]
+"""Displacement in pixels a step, towards growing y (first) and growing x (second)."""
+
+Observed = Bool[Tensor, "batch time channel y x"]
+"""True where a value of `Frames` was observed."""
+
+ObservedField = Bool[Tensor, "batch channel y x"]
+"""One time of `Observed`."""
+
+Points = Float[Tensor, "batch time y x 2"]
+"""Places on the grid, (x, y) from -1 (the middle of the first pixel) to 1 (the middle of the last one)."""

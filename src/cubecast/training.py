@@ -27,6 +27,7 @@ from cubecast.batches import Batch, Batches
 from cubecast.checkpoint import CHECKPOINT, Run, load_checkpoint, save_checkpoint
 from cubecast.config import TrainingConfig
 from cubecast.errors import FailedError, InputError
+from cubecast.precision import choose_autocast
 
 log = logging.getLogger(__name__)
 
@@ -41,17 +42,6 @@ def choose_device(name: str) -> torch.device:
         raise InputError(
             f"device {name!r}", found=str(error).splitlines()[0], allowed="cpu, or cuda if present"
         ) from None
-
-
-def choose_autocast(precision: str, device: torch.device) -> torch.dtype | None:
-    """The autocast type of a configuration; ``auto`` is bf16 where the hardware multiplies it, else none."""
-    in_hardware = device.type == "cuda" or _cpu_has_bf16()
-    return torch.bfloat16 if precision == "bf16" or (precision == "auto" and in_hardware) else None
-
-
-def _cpu_has_bf16() -> bool:
-    found = torch.cpu.get_capabilities()
-    return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
 
 
 def train(

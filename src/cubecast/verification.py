@@ -6,6 +6,7 @@ import io
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from cubecast.baselines import anomaly_persistence, climatology, damped_persiste
 from cubecast.climate import Climate, fit_climate
 from cubecast.cube import channel_names, check_cube, cube_step, select_channel, sequence_dim, space_dims
 from cubecast.errors import CubecastError, InputError, UsageError
+from cubecast.extrapolation import extrapolation, is_rain_field
 from cubecast.forecast import possible_references
 from cubecast.nowcaster import Nowcaster
 from cubecast.progress import Progress, follow
@@ -28,11 +30,14 @@ log = logging.getLogger(__name__)
 MODEL = "model"
 BASELINES: dict[str, Callable[..., xr.Dataset]] = {
     "persistence": persistence,
+    "extrapolation": extrapolation,
     "climatology": climatology,
     "anomaly_persistence": anomaly_persistence,
     "damped_persistence": damped_persistence,
 }
-"""By name; all but persistence need frames to fit a climatology on."""
+"""By name."""
+FITTED = ("climatology", "anomaly_persistence", "damped_persistence")
+"""Those that need frames to fit a climatology on."""
 
 _ENDS = ((0, "first"), (-1, "last"))
 
@@ -58,11 +63,16 @@ def verify(
 ) -> pd.DataFrame:
     """Scores of a model and its baselines by lead time.
 
+    All systems are scored on the same pixels: where the truth and the forecasts of all of them are finite. So with
+    extrapolation among the baselines nobody is scored where air came in from outside of the domain or of the radars'
+    coverage: nothing was known there. The column ``pixels`` says how many are left.
+
     Args:
         cube: the observations; history comes from them too, and may lie before ``start``.
         model: a trained model.
-        baselines: names in `BASELINES`; None: persistence, or for monthly data the three with a climatology, where
-            persistence is that of the anomaly.
+        baselines: names in `BASELINES`; None: persistence, for fields of rain extrapolation too, and for monthly data
+            the three with a climatology, where persistence is that of the anomaly. Extrapolation sees as many frames
+            as the model.
         start, end: first and last valid time that count (both included; ``"2017"`` is the whole year).
         every: use every n-th possible reference time.
         horizon: leads; None: as many as the model was trained for.
@@ -158,10 +168,14 @@ def _baselines(
     unknown = [name for name in wanted or () if name not in BASELINES]
     if unknown:
         raise UsageError("baselines", found=", ".join(unknown), allowed=", ".join(BASELINES))
-    monthly = cube_step(cube).kind == "months"
-    names = list(BASELINES)[1:] if wanted is None and monthly else wanted or ["persistence"]
-    if set(names) == {"persistence"}:
-        return {"persistence": persistence}
+    history = model.config.task.history
+    ready: dict[str, Callable[..., xr.Dataset]] = {
+        "persistence": persistence,
+        "extrapolation": partial(extrapolation, history=history),
+    }
+    names = list(dict.fromkeys(wanted or _usual(cube, history)))
+    if not set(names) & set(FITTED):
+        return {n: ready[n] for n in names}
     try:
         climate = fit_climate(_before(cube, model, start), leads=horizon)
     except CubecastError as error:
@@ -169,7 +183,14 @@ def _baselines(
             raise
         log.warning("no climatology for the baselines: %s", error)
         return {"persistence": persistence}
-    return {n: persistence if n == "persistence" else _with(BASELINES[n], climate) for n in dict.fromkeys(names)}
+    return {n: ready[n] if n in ready else _with(BASELINES[n], climate) for n in names}
+
+
+def _usual(cube: xr.DataArray, history: int) -> tuple[str, ...]:
+    """The baselines that fit the data."""
+    if cube_step(cube).kind == "months":
+        return FITTED
+    return ("persistence", "extrapolation") if is_rain_field(cube) and history > 1 else ("persistence",)
 
 
 def _with(make: Callable[..., xr.Dataset], climate: Climate) -> Callable[..., xr.Dataset]:

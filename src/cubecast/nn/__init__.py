@@ -13,6 +13,7 @@ from cubecast.nn.count import count_multiply_adds, count_parameters
 from cubecast.nn.elman import ElmanCell
 from cubecast.nn.encoder_forecaster import EncoderForecaster
 from cubecast.nn.gru import GRUCell
+from cubecast.nn.lagrangian import Lagrangian
 from cubecast.nn.layout import Layout
 from cubecast.nn.lstm import LSTMCell
 from cubecast.nn.recurrent import RecurrentLayer, choose_engine
@@ -26,6 +27,7 @@ __all__ = [
     "EncoderForecaster",
     "GRUCell",
     "LSTMCell",
+    "Lagrangian",
     "Layout",
     "RecurrentLayer",
     "SeriesForecaster",
@@ -53,6 +55,8 @@ def build_network(config: ModelConfig, *, in_channels: int, out_channels: int, s
         raise UsageError("hidden_channels", found="an empty list", allowed="one number a layer, 1 layer or more")
     layout = Layout(in_channels, out_channels, masks=config.mask_channel, static=static_channels)
     network: nn.Module = _series_network(config, layout) if config.is_series else _field_network(config, layout)
+    if config.coordinates == "lagrangian":
+        network = Lagrangian(network, layout, window=config.motion_window)
     choose_engine(network, config.engine, recompute=config.recompute)
     return network
 

@@ -45,11 +45,26 @@ class Kernel:
                 log.warning("gates run uncompiled, which is slower: torch.compile failed (%s)", reason)
         return self.plain(*arguments)
 
+    def tiled(self, size: int, rows: int, *arguments: Any, whole: torch.Tensor | None) -> tuple[Any, ...]:
+        """The formula's values operator by operator, ``size`` of ``rows`` rows after the other; ``whole`` has none."""
+        tiles = [slice(first, first + size) for first in range(0, rows, size)]
+        pieces = [self.plain(*(_tile(a, tile, whole) for a in arguments)) for tile in tiles]
+        if len(pieces) == 1:
+            return tuple(pieces[0])
+        return tuple(None if p[0] is None else torch.cat(p) for p in zip(*pieces, strict=True))
+
     def _compile(self, kind: str) -> Callable[..., Any]:
         """A twin of the formula with a code object of its own, to be compiled at its first call."""
         code = self.plain.__code__.replace(co_name=f"{self.plain.__name__}_{zlib.crc32(kind.encode()):x}")
         twin = types.FunctionType(code, self.plain.__globals__, code.co_name)
         return torch.compile(twin, dynamic=True, fullgraph=True)
+
+
+def _tile(argument: Any, tile: slice, whole: torch.Tensor | None) -> Any:
+    """The rows ``tile`` of every tensor but ``whole``."""
+    if isinstance(argument, tuple):
+        return tuple(_tile(a, tile, whole) for a in argument)
+    return argument[tile] if isinstance(argument, torch.Tensor) and argument is not whole else argument
 
 
 def _kind(arguments: Any) -> str:

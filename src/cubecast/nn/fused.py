@@ -1,14 +1,15 @@
-"""The fused engine: a whole sequence of LSTM steps as one differentiable operation.
+"""The fused engine: a whole sequence of steps of a cell as one differentiable operation.
 
-The same function as the reference (`cubecast.nn.cell.Cell.run`), computed otherwise; `cubecast.nn.lstm_sequence`
-does the work:
+The same function as the reference (`cubecast.nn.cell.Cell.run`), computed otherwise. What all cells share is in
+`cubecast.nn.sequence`, the mathematics of each in `cubecast.nn.lstm_sequence` and `cubecast.nn.gru_sequence`:
 
 - fields are channels-last, and time is the outermost axis of every buffer;
-- the gates of one step and their gradients are one compiled kernel each (`cubecast.nn.gates`);
-- of the forward pass are kept what went into the gates, c_t and h_t; with ``recompute`` only the last two;
-- going back, one map a step takes the gradient to h_{t-1}; the gradients of weights and input are taken over several
+- the gates of one step and their gradients are compiled kernels (`cubecast.nn.gates`);
+- of the forward pass are kept h_t, c_t of an LSTM, and what the gradient of the gates takes; with ``recompute`` not
+  the last;
+- going back, maps take the gradient from step to step; the gradients of weights and input are taken over several
   steps at once;
-- under autocast the maps run in its dtype, the cell state and all gates in float32.
+- under autocast the maps run in its dtype, what is remembered (c_t, and h_t of a GRU) and all gates in float32.
 """
 
 from __future__ import annotations
@@ -20,11 +21,23 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cubecast.nn.cell import Cell
+from cubecast.nn.conv_gru import ConvGRUCell
 from cubecast.nn.conv_lstm import ConvLSTMCell
+from cubecast.nn.gru import GRUCell
+from cubecast.nn.gru_sequence import GRUSequence
 from cubecast.nn.lstm import LSTMCell
-from cubecast.nn.lstm_sequence import LSTMSequence, Way
+from cubecast.nn.lstm_sequence import LSTMSequence
+from cubecast.nn.sequence import FusedSequence, Saved
+from cubecast.nn.way import Way
 from cubecast.shapes import Outputs, Sequence, State
 
+SEQUENCES: dict[type[Cell], type[FusedSequence]] = {
+    ConvLSTMCell: LSTMSequence,
+    LSTMCell: LSTMSequence,
+    ConvGRUCell: GRUSequence,
+    GRUCell: GRUSequence,
+}
+"""The cells that the engine computes."""
 LARGE = 2**18
 """Gate values a step from which on ``auto`` takes the fused engine: training then lasts longer than compiling."""
 WORTH_COMPILING = 2**29
@@ -32,10 +45,10 @@ WORTH_COMPILING = 2**29
 
 
 def fits(cell: Cell, frames: Sequence | None, state: State | None) -> bool:
-    """Whether the engine computes this: a (Conv)LSTM in float32 or float64 on real memory, outside of any tracing."""
-    if not isinstance(cell, ConvLSTMCell | LSTMCell):
+    """Whether the engine computes this: one of `SEQUENCES` in float32 or float64 on real memory, and no tracing."""
+    if type(cell) not in SEQUENCES or (frames is None and isinstance(cell, GRUCell)):
         return False
-    weight, like = _weights(cell)[0], frames if frames is not None else (state or (None,))[0]
+    weight, like = next(iter(_weights(cell).values())), _first(frames, state)
     if like is None or like.device.type == "meta" or like.device != weight.device or like.numel() == 0:
         return False
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
@@ -49,8 +62,8 @@ def is_worthwhile(cell: Cell, frames: Sequence | None, state: State | None) -> b
 
     In float32 a CPU spends nearly all its time in convolutions, and the plain cell was not slower (docs/engine.md).
     """
-    device = _weights(cell)[0].device.type if isinstance(cell, ConvLSTMCell | LSTMCell) else "cpu"
-    gains = device != "cpu" or torch.is_autocast_enabled("cpu")
+    like = _first(frames, state)
+    gains = like is not None and (like.device.type != "cpu" or torch.is_autocast_enabled("cpu"))
     return gains and _gate_values(cell, frames, state) >= LARGE
 
 
@@ -65,14 +78,13 @@ def run_fused(
         recompute: less memory in training, for a second pass through the maps.
     """
     cell.check(None if frames is None else frames[:, 0])
-    weight, bias, peepholes = _weights(cell)
-    hidden, old = state or (None, None)
-    like = frames if frames is not None else hidden
+    like = _first(frames, state)
     if isinstance(cell, ConvLSTMCell) and like is not None:
         cell.check_grid(like.shape[-2:])
-    inputs = (frames, hidden, old, weight, bias, peepholes)
-    device = weight.device.type
-    dtype = weight.dtype
+    weights = _weights(cell)
+    inputs = (frames, *(state or (None,) * cell.state_size), *weights.values())
+    first = next(iter(weights.values()))
+    device, dtype = first.device.type, first.dtype
     if torch.is_autocast_enabled(device) and dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device)
     training = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
@@ -85,60 +97,63 @@ def run_fused(
         differentiable=training,
     )
     with torch.autocast(device, enabled=False):
-        outputs, hidden, last = FusedLSTM.apply(way, cell, *inputs)
-    return outputs, (hidden, last)
+        outputs, *last = FusedRun.apply(way, cell, tuple(weights), *inputs)
+    return outputs, tuple(last)
 
 
-class FusedLSTM(torch.autograd.Function):
-    """``apply(way, cell, x, h_0, c_0, weight, bias, peepholes) -> (outputs, h_T, c_T)``; states None: zeros."""
+class FusedRun(torch.autograd.Function):
+    """``apply(way, cell, names, x, *states, *weights) -> (outputs, *states)``; states None: zeros."""
 
     @staticmethod
-    def forward(ctx: Any, way: Way, cell: Cell, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        x, hidden, old, *weights = inputs
+    def forward(ctx: Any, way: Way, cell: Cell, names: tuple[str, ...], *inputs: Any) -> tuple[Tensor, ...]:
+        ctx.way, ctx.cell, ctx.names = way, cell, names
         keep = way.differentiable and any(ctx.needs_input_grad)
-        run = LSTMSequence(way, x, hidden, *weights)
-        outputs, cells, ctx.before = run.forward(old, keep=keep)
-        last = run.field(cells[-1])
-        result = _no_view(outputs.transpose(0, 1))
-        ctx.way, ctx.cell = way, cell
+        run = _sequence(ctx, inputs)
+        saved, memory = run.forward(keep=keep)
+        result, last = _no_view(saved.outputs.transpose(0, 1)), run.field(memory)
+        ctx.kept = saved.kept
         ctx.set_materialize_grads(False)
         if keep:
-            ctx.save_for_backward(*inputs, result, *cells)
+            ctx.save_for_backward(*inputs, result, *saved.memories)
             last = last.clone()
-        return result, outputs[-1].clone(), last
+        return result, *(saved.outputs[-1].clone() for _ in range(cell.state_size - 1)), last
 
     @staticmethod
     def backward(ctx: Any, *d: Any) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():  # create_graph=True: gradients that can be differentiated once more
-            return None, None, *_plain_gradients(ctx, d)
-        return None, None, *_fused_gradients(ctx, *d)
+            return None, None, None, *_plain_gradients(ctx, d)
+        return None, None, None, *_fused_gradients(ctx, *d)
 
 
 @once_differentiable
 def _fused_gradients(ctx: Any, *d: Any) -> list[Tensor | None]:
-    x, hidden, _, weight, bias, peepholes, outputs, *cells = ctx.saved_tensors
-    run = LSTMSequence(ctx.way, x, hidden, weight, bias, peepholes)
-    with torch.autocast(weight.device.type, enabled=False):  # the caller's may be on
-        return run.backward(outputs.transpose(0, 1), cells, ctx.before, d, ctx.needs_input_grad[2:])
+    size = 1 + ctx.cell.state_size + len(ctx.names)
+    inputs, (outputs, *memories) = ctx.saved_tensors[:size], ctx.saved_tensors[size:]
+    names = ("x", *("states",) * ctx.cell.state_size, *ctx.names)
+    wanted = {name for name, asked in zip(names, ctx.needs_input_grad[3:], strict=True) if asked}
+    run = _sequence(ctx, inputs)
+    with torch.autocast(outputs.device.type, enabled=False):  # the caller's may be on
+        d_x, d_states = run.backward(Saved(outputs.transpose(0, 1), memories, ctx.kept), d[0], d[1:], wanted)
+    found = [d_x, *d_states, *(run.d_weights.get(name) for name in ctx.names)]
+    return [d if asked else None for d, asked in zip(found, ctx.needs_input_grad[3:], strict=True)]
 
 
 def _plain_gradients(ctx: Any, d: tuple[Tensor | None, ...]) -> list[Tensor | None]:
     """Those of the reference."""
     # Aliases, because one input may have come from another (a layer that is used twice).
-    inputs: list[Any] = [None if t is None else t.view_as(t) for t in ctx.saved_tensors[:6]]
-    x, hidden, old, *weights = inputs
-    named = {n: w for n, w in zip(_names(ctx.cell), weights, strict=True) if w is not None}
-    if old is None:
-        like = x[:, 0].to(ctx.way.state_dtype)
-        hidden, old = ctx.cell.zero_state(like)
-    device = weights[0].device.type
-    with torch.enable_grad(), torch.autocast(device, ctx.way.dtype, enabled=ctx.way.dtype != weights[0].dtype):
-        outputs, state = torch.func.functional_call(_Loop(ctx.cell), named, (x, ctx.way.steps, (hidden, old)))
-        pairs = [(r, g.to(r.dtype)) for r, g in zip((outputs, *state), d, strict=True) if g is not None]
-        asked = [t for t, wanted in zip(inputs, ctx.needs_input_grad[2:], strict=True) if wanted]
+    size = 1 + ctx.cell.state_size
+    inputs: list[Any] = [None if t is None else t.view_as(t) for t in ctx.saved_tensors[: size + len(ctx.names)]]
+    (x, *states), weights = inputs[:size], inputs[size:]
+    named = {f"cell.{name}": weight for name, weight in zip(ctx.names, weights, strict=True)}
+    state = ctx.cell.zero_state(x[:, 0].to(ctx.way.state_dtype)) if states[0] is None else tuple(states)
+    first = weights[0]
+    with torch.enable_grad(), torch.autocast(first.device.type, ctx.way.dtype, enabled=ctx.way.dtype != first.dtype):
+        outputs, last = torch.func.functional_call(_Loop(ctx.cell), named, (x, ctx.way.steps, state))
+        pairs = [(r, g.to(r.dtype)) for r, g in zip((outputs, *last), d, strict=True) if g is not None]
+        asked = [t for t, wanted in zip(inputs, ctx.needs_input_grad[3:], strict=True) if wanted]
         results, given = zip(*pairs, strict=True)
         found = iter(torch.autograd.grad(results, asked, given, create_graph=True, allow_unused=True))
-    return [next(found) if wanted else None for wanted in ctx.needs_input_grad[2:]]
+    return [next(found) if wanted else None for wanted in ctx.needs_input_grad[3:]]
 
 
 class _Loop(torch.nn.Module):
@@ -152,25 +167,33 @@ class _Loop(torch.nn.Module):
         return self.cell.run(frames, steps, state)
 
 
+def _sequence(ctx: Any, inputs: Any) -> FusedSequence:
+    """The pass over ``(x, *states, *weights)``."""
+    size = 1 + ctx.cell.state_size
+    weights = dict(zip(ctx.names, inputs[size:], strict=True))
+    return SEQUENCES[type(ctx.cell)](ctx.way, ctx.cell, inputs[0], tuple(inputs[1:size]), weights)
+
+
 def _no_view(tensor: Tensor) -> Tensor:
     """The same memory. Views that come out of a function must not be changed in place, tensors may."""
     return tensor.new_empty(0).set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
 
 
-def _names(cell: Cell) -> list[str]:
-    map_ = "conv" if isinstance(cell, ConvLSTMCell) else "linear"
-    return [f"cell.{map_}.weight", f"cell.{map_}.bias", "cell.peepholes"]
+def _weights(cell: Cell) -> dict[str, Tensor]:
+    """What is there of weights, biases and peepholes, by the names in the cell."""
+    found = {
+        f"{name}.{kind}": getattr(map_, kind) for name, map_ in cell.named_children() for kind in ("weight", "bias")
+    }
+    found["peepholes"] = getattr(cell, "peepholes", None)
+    return {name: weight for name, weight in found.items() if weight is not None}
 
 
-def _weights(cell: Cell) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """(weight, bias, peepholes)."""
-    if isinstance(cell, ConvLSTMCell):
-        return cell.conv.weight, cell.conv.bias, cell.peepholes
-    assert isinstance(cell, LSTMCell)
-    return cell.linear.weight, cell.linear.bias, None
+def _first(frames: Tensor | None, state: tuple[Tensor, ...] | None) -> Tensor | None:
+    """A tensor that says how large a step is: x_1, or h_0."""
+    return frames[:, 0] if frames is not None else (state or (None,))[0]
 
 
 def _gate_values(cell: Cell, frames: Tensor | None, state: tuple[Tensor, ...] | None) -> int:
     """How many values the gates of one step have."""
-    like = frames[:, 0] if frames is not None else (state or (None,))[0]
-    return 0 if like is None else 4 * cell.hidden_channels * like.shape[0] * like.shape[2:].numel()
+    like, gates = _first(frames, state), 4 if cell.state_size == 2 else 3
+    return 0 if like is None else gates * cell.hidden_channels * like.shape[0] * like.shape[2:].numel()

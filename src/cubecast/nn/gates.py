@@ -67,3 +67,116 @@ def lstm_gradient(
     if peepholes is not None:
         dc = dc + peepholes[0] * di + peepholes[1] * df
     return torch.cat([di, df, dg, do], dim=-1).to(before.dtype), dc
+
+
+def gru_after(x: Tensor | None, h: Tensor, hidden: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
+    """One step of `cubecast.nn.gru.GRUCell` and `cubecast.nn.conv_gru.ConvGRUCell` with ``reset="after"``
+
+        r = sigmoid(x_r + h_r),  z = sigmoid(x_z + h_z),  n = tanh(x_n + r u),  h_t = (1 - z) n + z h_{t-1}
+
+    Args:
+        x: what the map of x_t gave, x_r, x_z and x_n side by side; None: no input.
+        h: what the maps of h_{t-1} gave, h_r, h_z and u.
+        hidden: h_{t-1}.
+        keep: whether the second result is wanted.
+
+    Returns:
+        h_t, and r, z, n and u side by side.
+    """
+    r, z, u = h.to(hidden.dtype).chunk(3, dim=-1)
+    n = None
+    if x is not None:
+        x_r, x_z, n = x.to(hidden.dtype).chunk(3, dim=-1)
+        r, z = r + x_r, z + x_z
+    r, z = torch.sigmoid(r), torch.sigmoid(z)
+    n = torch.tanh(r * u if n is None else n + r * u)
+    kept = torch.cat([r, z, n, u], dim=-1).to(h.dtype) if keep else None
+    return (1 - z) * n + z * hidden, kept
+
+
+def gru_after_gradient(kept: Tensor, hidden: Tensor, dh: Tensor, d_hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradient of `gru_after`; with d the whole gradient of h_t
+
+        dn = d (1 - z) (1 - n^2)          du = dn r
+        dr = dn u r (1 - r)               dz = d (h_{t-1} - n) z (1 - z)
+        dh_{t-1} = d z + the maps of h taken back from (dr, dz, du)
+
+    (dr, dz, dn) are what the map of x is taken back from: dr stands for the gradient of x_r + h_r, and so on.
+
+    Args:
+        kept: as `gru_after` gave it.
+        hidden: h_{t-1}.
+        dh, d_hidden: two parts of d.
+
+    Returns:
+        dr, dz and du side by side, dn, and d z.
+    """
+    dtype = kept.dtype
+    r, z, n, u = kept.to(hidden.dtype).chunk(4, dim=-1)
+    d = dh + d_hidden
+    dn, dz = d * (1 - z) * (1 - n * n), d * (hidden - n) * z * (1 - z)
+    dr = dn * u * r * (1 - r)
+    return torch.cat([dr, dz, dn * r], dim=-1).to(dtype), dn.to(dtype), d * z
+
+
+def gru_reset(x: Tensor | None, h: Tensor, hidden: Tensor) -> tuple[Tensor]:
+    """What U_n takes with ``reset="before"``: r h_{t-1}, with r = sigmoid(x_r + h_r); arguments as in `gru_before`."""
+    r = h.to(hidden.dtype).chunk(2, dim=-1)[0]
+    if x is not None:
+        r = r + x.to(hidden.dtype).chunk(3, dim=-1)[0]
+    return ((torch.sigmoid(r) * hidden).to(h.dtype),)
+
+
+def gru_before(x: Tensor | None, h: Tensor, reset: Tensor, hidden: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
+    """One step of `cubecast.nn.gru.GRUCell` and `cubecast.nn.conv_gru.ConvGRUCell` with ``reset="before"``
+
+        r = sigmoid(x_r + h_r),  z = sigmoid(x_z + h_z),  n = tanh(x_n + u),  h_t = (1 - z) n + z h_{t-1}
+
+    Args:
+        x: what the map of x_t gave, x_r, x_z and x_n side by side; None: no input.
+        h: what the map of h_{t-1} gave, h_r and h_z.
+        reset: u, what the map of r h_{t-1} gave.
+        hidden: h_{t-1}.
+        keep: whether the second result is wanted.
+
+    Returns:
+        h_t, and r, z and n side by side.
+    """
+    r, z = h.to(hidden.dtype).chunk(2, dim=-1)
+    n = reset.to(hidden.dtype)
+    if x is not None:
+        x_r, x_z, x_n = x.to(hidden.dtype).chunk(3, dim=-1)
+        r, z, n = r + x_r, z + x_z, n + x_n
+    z, n = torch.sigmoid(z), torch.tanh(n)
+    kept = torch.cat([torch.sigmoid(r), z, n], dim=-1).to(h.dtype) if keep else None
+    return (1 - z) * n + z * hidden, kept
+
+
+def gru_candidate_gradient(kept: Tensor, dh: Tensor, d_hidden: Tensor) -> tuple[Tensor]:
+    """dn = d (1 - z) (1 - n^2) of `gru_before`, from which U_n is taken back first; arguments as in the next."""
+    _, z, n = kept.to(dh.dtype).chunk(3, dim=-1)
+    return (((dh + d_hidden) * (1 - z) * (1 - n * n)).to(kept.dtype),)
+
+
+def gru_before_gradient(
+    kept: Tensor, hidden: Tensor, d_reset: Tensor, dh: Tensor, d_hidden: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradient of `gru_before` and `gru_reset` but dn; with d the whole gradient of h_t
+
+        dr = d_reset h_{t-1} r (1 - r)    dz = d (h_{t-1} - n) z (1 - z)
+        dh_{t-1} = d z + d_reset r + the map of h taken back from (dr, dz)
+
+    Args:
+        kept: as `gru_before` gave it.
+        hidden: h_{t-1}.
+        d_reset: the gradient of r h_{t-1}: U_n taken back from dn.
+        dh, d_hidden: two parts of d.
+
+    Returns:
+        dr and dz side by side, r h_{t-1}, and d z + d_reset r.
+    """
+    dtype = kept.dtype
+    r, z, n = kept.to(hidden.dtype).chunk(3, dim=-1)
+    d, d_reset = dh + d_hidden, d_reset.to(hidden.dtype)
+    dr, dz = d_reset * hidden * r * (1 - r), d * (hidden - n) * z * (1 - z)
+    return torch.cat([dr, dz], dim=-1).to(dtype), (r * hidden).to(dtype), d * z + d_reset * r

@@ -19,8 +19,8 @@ class RecurrentLayer(nn.Module):
 
     Args:
         cell: the cell, with its weights.
-        engine: ``reference`` loops over the cell; ``fused`` is `cubecast.nn.fused`, for cells of the LSTM kind (others
-            and what it cannot compute, such as a meta device, go to the reference); ``auto`` takes it where it gained
+        engine: ``reference`` loops over the cell; ``fused`` is `cubecast.nn.fused`, for LSTM and GRU cells (others and
+            what it cannot compute, such as a meta device, go to the reference); ``auto`` takes it where it gained
             (`cubecast.nn.fused.is_worthwhile`).
         recompute: let the fused engine keep less for the backward pass, for more time.
 

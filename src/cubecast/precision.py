@@ -1,0 +1,43 @@
+"""In which precision a network is computed: float32, or bfloat16 autocast."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from cubecast.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+def choose_autocast(precision: str, device: torch.device) -> torch.dtype | None:
+    """The autocast type of a precision; ``auto`` is bf16 where the hardware multiplies it, else none.
+
+    Raises:
+        UsageError: another precision.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError("precision", found=repr(precision), allowed=", ".join(PRECISIONS))
+    return torch.bfloat16 if precision == "bf16" or (precision == "auto" and has_bf16(device)) else None
+
+
+def choose_forecast_autocast(asked: str | None, configured: str, device: torch.device) -> torch.dtype | None:
+    """The autocast type of a forecast: what was ``asked`` for; None: none on a CPU, the configured one on CUDA.
+
+    Raises:
+        UsageError: another precision.
+    """
+    if asked is None:
+        return choose_autocast(configured, device) if device.type == "cuda" else None
+    if asked == "bf16" and not has_bf16(device):
+        log.warning("this CPU does not multiply bf16 in hardware: precision bf16 works, and may be slower than fp32")
+    return choose_autocast(asked, device)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bf16: CUDA, and CPUs with AMX or AVX512-BF16."""
+    found = torch.cpu.get_capabilities()
+    return device.type == "cuda" or bool(found.get("amx_bf16") or found.get("avx512_bf16"))

@@ -1,0 +1,140 @@
+"""The Lagrangian wrapper: extrapolation when nothing grows, rain that stands still for the forecaster, gradients."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cubecast.config import Config, ModelConfig
+from cubecast.errors import UsageError
+from cubecast.nn import EncoderForecaster, Lagrangian, Layout, build_network, count_multiply_adds
+from cubecast.nn.advection import advect
+from cubecast.nn.motion import estimate_motion
+from cubecast.nowcaster import Nowcaster
+from cubecast.sources.synthetic import generate_rain
+
+V, U = 1, 3
+
+
+class Repeat(nn.Module):
+    """The last frame, and what was seen."""
+
+    def __init__(self, outputs: int = 1) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, frames: torch.Tensor, horizon: int) -> torch.Tensor:
+        self.seen = frames
+        return frames[:, -1:, : self.outputs].expand(-1, horizon, -1, -1, -1)
+
+
+def moving(frames: int = 5, size: int = 72) -> torch.Tensor:
+    """(1, time, 1, y, x): a field that moves V rows and U columns a step."""
+    whole = generate_rain(frames=1, size=(size + 40, size + 40), seed=4, wet_fraction=0.5).values[0]
+    cuts = [whole[20 - V * t : 20 - V * t + size, 20 - U * t : 20 - U * t + size] for t in range(frames)]
+    return torch.from_numpy(np.log1p(np.stack(cuts) / 0.1))[None, :, None]
+
+
+def observed(values: torch.Tensor) -> torch.Tensor:
+    return torch.cat([values, torch.ones_like(values)], dim=2)
+
+
+def test_a_forecaster_that_repeats_is_extrapolation(device):
+    values = moving().to(device)
+    network = Lagrangian(Repeat(), Layout(2, 1, masks=True))
+    forecast = network(observed(values), 4)
+    carried, there = advect(values[:, -1], estimate_motion(values), 4)
+    assert 0.7 < there.float().mean() < 1
+    torch.testing.assert_close(forecast[there], carried[there], atol=1e-4, rtol=1e-4)
+
+
+def test_rain_stands_still_for_the_forecaster():
+    values = moving()
+    network = Lagrangian(inner := Repeat(), Layout(2, 1, masks=True))
+    network(observed(values), 1)
+    brought, mask = inner.seen.chunk(2, dim=2)
+    torch.testing.assert_close(brought[:, -1], values[:, -1])
+    assert mask[:, -1].all()
+    for index in range(4):
+        there = mask[:, index] > 0.5
+        assert 0.75 < there.float().mean() < 1, "what comes from outside of the grid is missing"
+        assert (brought[:, index][~there] == 0).all()
+        still = (brought[:, index] - values[:, -1])[there].square().mean()
+        assert still < 0.05 * (values[:, index] - values[:, -1]).square().mean()
+
+
+def test_an_untrained_residual_network_is_extrapolation_and_its_loss_reaches_every_weight():
+    config = ModelConfig(coordinates="lagrangian", hidden_channels=[4], patch=2, engine="reference")
+    network = build_network(config, in_channels=2, out_channels=1)
+    assert isinstance(network, Lagrangian)
+    values = moving(6)
+    forecast = network(observed(values[:, :4]), 2)
+    truth = values[:, 4:]
+    assert ((forecast - truth)[..., 4:, 8:] ** 2).mean() < 0.1 * ((values[:, 3:4] - truth)[..., 4:, 8:] ** 2).mean()
+    for parameter in network.forecaster.head.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    (network(observed(values[:, :4]), 2) - truth).square().mean().backward()
+    gradients = [p.grad for p in network.parameters()]
+    assert all(g is not None and torch.isfinite(g).all() for g in gradients)
+    assert sum(g.abs().sum() > 0 for g in gradients) == len(gradients)
+
+
+def test_gradients_reach_the_frames_through_the_motion():
+    values = moving(3, 24).double().requires_grad_()
+    network = Lagrangian(Repeat(), Layout(1, 1, masks=False))
+    (gradient,) = torch.autograd.grad(network(values, 2).square().sum(), values)
+    assert gradient[:, 0].abs().sum() > 0, "the first frame matters by its motion only"
+
+
+def test_missing_pixels_stay_missing_where_their_air_goes():
+    values = moving()
+    mask = torch.ones_like(values)
+    mask[:, 1:3, :, 30:40, 30:40] = 0
+    values = torch.where(mask > 0.5, values, 0.0)
+    network = Lagrangian(inner := Repeat(), Layout(2, 1, masks=True))
+    network(torch.cat([values, mask], dim=2), 1)
+    gone = inner.seen[0, 2, 1] < 0.5
+    middle = torch.nonzero(gone[20:60, 25:60]).float().mean(dim=0) + torch.tensor([20.0, 25.0])
+    assert middle.tolist() == pytest.approx([34.5 + 2 * V, 34.5 + 2 * U], abs=0.7)
+
+
+def test_other_inputs_move_and_static_fields_stay():
+    values = moving()
+    static = torch.rand(1, 1, 1, 72, 72, generator=torch.Generator().manual_seed(0)).expand(-1, 5, -1, -1, -1)
+    frames = torch.cat([values, 2 * values, torch.ones(1, 5, 2, 72, 72), static], dim=2)
+    Lagrangian(inner := Repeat(), Layout(5, 1, masks=True, static=1))(frames, 1)
+    torch.testing.assert_close(inner.seen[:, :, 1], 2 * inner.seen[:, :, 0])
+    torch.testing.assert_close(inner.seen[:, :, 4], static[:, :, 0])
+
+
+def test_half_precision_and_the_count_of_operations():
+    config = ModelConfig(coordinates="lagrangian", hidden_channels=[4, 4], engine="reference")
+    network = build_network(config, in_channels=2, out_channels=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        forecast = network(observed(moving()), 3)
+    torch.testing.assert_close(forecast.float(), network(observed(moving()), 3), atol=0.05, rtol=0.02)
+    plain = build_network(config.model_copy(update={"coordinates": "eulerian"}), in_channels=2, out_channels=1)
+    assert isinstance(plain, EncoderForecaster)
+    shape = (1, 4, 2, 32, 32)
+    assert count_multiply_adds(network, shape, 2) < 1.2 * count_multiply_adds(plain, shape, 2)
+
+
+def test_a_trained_model_is_saved_and_loaded(tmp_path, rain):
+    cube = rain(40)
+    settings = {"hidden_channels": [4], "patch": 2, "crop": 24, "epochs": 1, "coordinates": "lagrangian"}
+    model = Nowcaster(history=3, horizon=2, motion_window=10.0, **settings).fit(cube)
+    model.save(tmp_path / "model")
+    again = Nowcaster.load(tmp_path / "model")
+    assert again.config.model.coordinates == "lagrangian"
+    one, other = (m.predict(cube, at=cube.time.values[20])["rainfall_rate"] for m in (model, again))
+    np.testing.assert_array_equal(one, other)
+    truth = cube.values[21:23]
+    assert ((one.values[0] - truth) ** 2).mean() < 0.5 * ((cube.values[20] - truth) ** 2).mean()
+
+
+def test_wrong_wishes_are_refused():
+    with pytest.raises(UsageError, match="coordinates lagrangian are for fields"):
+        Config.build(coordinates="lagrangian", cell="gru")
+    network = build_network(ModelConfig(coordinates="lagrangian", hidden_channels=[4]), in_channels=2, out_channels=1)
+    with pytest.raises(UsageError, match="frames to estimate motion from: found 1"):
+        network(torch.zeros(1, 1, 2, 16, 16), 2)
