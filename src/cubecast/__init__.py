@@ -17,6 +17,7 @@ _HOME = {
     "Config": "cubecast.config",
     "Nowcaster": "cubecast.nowcaster",
     "verify": "cubecast.verification",
+    "evaluate": "cubecast.verification",
     "read_forecast": "cubecast.write",
     "write_forecast": "cubecast.write",
     "write_cube": "cubecast.write",

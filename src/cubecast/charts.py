@@ -40,7 +40,7 @@ def plot_scores(
     """Scores by lead time: one panel a score, one line a system.
 
     Models are solid lines in strong colours, every other system is grey and dashed. A thin line marks the perfect
-    score where better is neither higher nor lower.
+    score where better is neither higher nor lower. Where the table has bounds of a score, a band shows them.
 
     Args:
         table: as `scores.to_table` makes it or its CSV holds it; with a column ``variable``, each has its own panels.
@@ -67,7 +67,7 @@ def plot_scores(
     down = -(-len(panels) // across)
     figure = Figure(figsize=(12, 0.9 + 3.1 * down), layout="constrained")
     axes = list(figure.subplots(down, across, squeeze=False).flat)
-    styles = _styles(list(dict.fromkeys(table["system"])), models)
+    styles = line_styles(list(dict.fromkeys(table["system"])), models)
     for ax, (part, name, column) in zip(axes, panels, strict=False):
         _draw_score(ax, part, column, styles, variable=name)
     for ax in axes[len(panels) :]:
@@ -105,7 +105,7 @@ def plot_training(log: pd.DataFrame) -> Figure:
     ax.set(xlabel="epoch", ylabel="loss in model space (lower is better)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(frameon=False)
-    _plain(ax)
+    plain_axes(ax)
     return figure
 
 
@@ -157,7 +157,7 @@ def _main_scores(table: pd.DataFrame) -> list[str]:
     return [c for c in chosen if c in table]
 
 
-def _styles(systems: Sequence[str], models: Sequence[str]) -> dict[str, dict[str, Any]]:
+def line_styles(systems: Sequence[str], models: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The line of each system, models last so that they lie on top."""
     strong = [s for s in systems if s in models]
     grey = [s for s in systems if s not in models]
@@ -177,6 +177,9 @@ def _draw_score(
     for system, style in styles.items():
         rows = table[table["system"] == system].sort_values("lead_time")
         ax.plot(rows["lead_time"], rows[column], label=system.replace("_", " "), **style)
+        if f"{column}_low" in rows:
+            band = {"color": style["color"], "alpha": 0.15, "lw": 0, "zorder": style["zorder"] - 2}
+            ax.fill_between(rows["lead_time"], rows[f"{column}_low"], rows[f"{column}_high"], **band)
     if "best" in score.better:
         ax.axhline(score.perfect, color="#999999", lw=0.8, zorder=1)
         if score.perfect:  # a ratio: from 0 on, so that a few per cent do not look like much
@@ -194,7 +197,7 @@ def _draw_score(
     ax.set_ylabel(f"{power}  ({score.better})" if power else score.better, fontsize=9.5)
     whole = bool((table["lead_time"] % 1 == 0).all())
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=whole))
-    _plain(ax)
+    plain_axes(ax)
 
 
 def _event(suffix: str, unit: str) -> str:
@@ -229,10 +232,11 @@ def _draw_series(ax: Axes, truth: xr.DataArray, field: xr.DataArray) -> None:
         locator = AutoDateLocator()
         ax.xaxis.set_major_locator(locator)
         ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    _plain(ax)
+    plain_axes(ax)
 
 
-def _plain(ax: Axes) -> None:
+def plain_axes(ax: Axes) -> None:
+    """A light grid, no frame above and to the right."""
     ax.grid(color="#e2e2e2", lw=0.7)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
