@@ -13,6 +13,7 @@ from rich.logging import RichHandler
 
 from cubecast.arguments import (
     Baselines,
+    Bootstrap,
     End,
     Files,
     Model,
@@ -180,7 +181,8 @@ def verify_command(
     files: Files,
     model: Model,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for scores.csv and scores.png.")
+        Path,
+        typer.Option("--output", "-o", metavar="FOLDER", help="Folder for scores.csv, scores.png and report.html."),
     ],
     baselines: Baselines = "auto",
     start: Annotated[str | None, typer.Option(metavar="TIME", help="First valid time that counts.")] = None,
@@ -188,6 +190,7 @@ def verify_command(
     every: Annotated[int, typer.Option(min=1, help="Use every Nth possible reference time.")] = 1,
     horizon: Annotated[int | None, typer.Option(min=1, help="Frames to forecast. [as trained]")] = None,
     thresholds: Thresholds = None,
+    bootstrap: Bootstrap = 0,
     region: Region = None,
     never_below: Annotated[
         float | None, typer.Option(help="Leave out pixels ever observed below this; -1.79 keeps ice-free ocean (degC).")
@@ -200,12 +203,13 @@ def verify_command(
     from cubecast.charts import plot_scores
     from cubecast.maps import save_figure
     from cubecast.nowcaster import Nowcaster
-    from cubecast.verification import verify, write_scores
+    from cubecast.report import write_report
+    from cubecast.verification import evaluate, write_scores
 
     check_folder(output)
     loaded = Nowcaster.load(model)
     cube = open_one(files, variable)
-    table = verify(
+    found = evaluate(
         cube,
         loaded,
         baselines=None if baselines == "auto" else [b for b in baselines.split(",") if b],
@@ -217,12 +221,14 @@ def verify_command(
         region=dict(read_range(r) for r in region or []),
         never_below=never_below,
         static=open_static_fields(static, [cube], one=True),
+        bootstrap=bootstrap,
         progress=bar,
     )
     make_folder(output)
-    write_scores(table, output / "scores.csv")
-    save_figure(plot_scores(table), output / "scores.png")
-    print_scores(table)
+    write_scores(found.table, output / "scores.csv")
+    save_figure(plot_scores(found.table), output / "scores.png")
+    write_report(found, output / "report.html", model=loaded, cube=cube)
+    print_scores(found.table)
 
 
 @app.command(name="map")
