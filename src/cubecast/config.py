@@ -180,8 +180,8 @@ class TrainingConfig(_Strict):
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "rain": {
         "data": {"crops_per_window": 6, "wet_bias": 0.3, "batch_size": 4, "flips": True},
-        # Little more weight on light rain: with more, drizzle spreads over what is dry.
-        "loss": {"kind": "balanced", "thresholds": [0.1, 5.0, 10.0], "weights": [1.0, 1.5, 2.0, 3.0]},
+        "model": {"coordinates": "lagrangian"},
+        "loss": {"kind": "balanced", "thresholds": [5.0, 10.0], "weights": [1.0, 2.0, 3.0]},
         "training": {"learning_rate": 2e-3, "epochs": 8, "max_minutes": 15, "patience": None},
         # 15 minutes: two events must train on two busy cores; give larger archives more with max_minutes.
     },
@@ -234,6 +234,12 @@ class Config(_Strict):
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.model.coordinates == "lagrangian" and self.task.history < 2:
+            raise ValueError("coordinates lagrangian need a history of 2 frames or more; set coordinates=eulerian")
+        return self
 
     @classmethod
     def build(cls, values: dict[str, Any] | None = None, /, **overrides: Any) -> Config:
