@@ -49,6 +49,10 @@ Thresholds = Annotated[
     str | None,
     typer.Option(metavar="NUMBERS", help="For POD, FAR, CSI and FSS, comma-separated. [rain: 0.1,1,5 mm/h; else none]"),
 ]
+Windows = Annotated[
+    str | None,
+    typer.Option(metavar="SCALES", help="For FSS: km or odd numbers of cells, e.g. 1km,10km,50km. [10km]"),
+]
 Bootstrap = Annotated[
     int,
     typer.Option(

@@ -23,6 +23,7 @@ from cubecast.arguments import (
     StaticFile,
     Thresholds,
     Variable,
+    Windows,
     bar,
     check_folder,
     check_new_folder,
@@ -190,6 +191,7 @@ def verify_command(
     every: Annotated[int, typer.Option(min=1, help="Use every Nth possible reference time.")] = 1,
     horizon: Annotated[int | None, typer.Option(min=1, help="Frames to forecast. [as trained]")] = None,
     thresholds: Thresholds = None,
+    windows: Windows = None,
     bootstrap: Bootstrap = 0,
     region: Region = None,
     never_below: Annotated[
@@ -218,6 +220,7 @@ def verify_command(
         every=every,
         horizon=horizon,
         thresholds=None if thresholds is None else read_numbers("--thresholds", thresholds),
+        windows=None if windows is None else [w for w in windows.split(",") if w],
         region=dict(read_range(r) for r in region or []),
         never_below=never_below,
         static=open_static_fields(static, [cube], one=True),
