@@ -55,7 +55,7 @@ def test_one_page_with_everything_in_it(evaluation, model, rain, tmp_path):
     assert page.outside == []
     assert "http" not in re.sub(r'base64,[^"]+', "", text)
     pictures = [base64.b64decode(p) for p in re.findall(r'src="data:image/png;base64,([^"]+)"', text)]
-    assert len(pictures) == 3  # curves, spectra, maps
+    assert len(pictures) == 4  # curves, more curves, spectra, maps
     assert all(p.startswith(b"\x89PNG") and len(p) > 5000 for p in pictures)
     for sentence in compare(evaluation.table):
         assert sentence in page.text
@@ -92,7 +92,7 @@ def test_an_ensemble_has_its_panel_and_names_are_text(evaluation, model, rain, t
     write_report(together, tmp_path / "r.html", model=model, cube=cube)
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "What the ensemble is worth" in text
-    assert text.count("<img") == 4
+    assert text.count("<img") == 5
     assert "<b>" not in text
     assert "Verification of rain <b>&</b>" in unescape(re.search(r"<title>(.*)</title>", text)[1])
 
@@ -106,7 +106,7 @@ def test_a_grid_without_a_place_costs_the_map_alone(evaluation, model, rain, tmp
     write_report(evaluation, tmp_path / "r.html", model=model, cube=away)
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "No map: the observed cube does not lie on the grid" in text
-    assert text.count("<img") == 2
+    assert text.count("<img") == 3
 
 
 def test_a_report_that_cannot_be_written(evaluation, model, rain, tmp_path):

@@ -44,8 +44,8 @@ def plot_scores(
 
     Args:
         table: as `scores.to_table` makes it or its CSV holds it; with a column ``variable``, each has its own panels.
-        scores: columns to draw, at most 24 panels; None: with thresholds MSE, bias and every CSI and FSS (the first
-            24 of them), else RMSE, MAE, bias and correlation.
+        scores: columns to draw, at most 24 panels; None: with thresholds MSE, bias and every CSI and FSS, else RMSE,
+            MAE, bias and correlation; with an ensemble CRPS and spread / error (the first 24 of them).
         models: the systems to draw as models.
 
     Raises:
@@ -154,6 +154,7 @@ def _main_scores(table: pd.DataFrame) -> list[str]:
     drawn = r"csi_[^_]+|fss_[^_]+_[^_]+"
     events = [c for c in table.columns.astype(str) if re.fullmatch(drawn, c) and table[c].notna().any()]
     chosen = ["mse", "bias", *events] if events else ["rmse", "mae", "bias", "corr"]
+    chosen += ["crps", "spread_error"]  # where there is an ensemble
     return [c for c in chosen if c in table]
 
 

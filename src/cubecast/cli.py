@@ -201,12 +201,9 @@ def verify_command(
     static: StaticFile = None,
 ) -> None:
     """Score a model beside its baselines on the same cases and pixels, by lead time."""
-    from cubecast.atomic import make_folder
-    from cubecast.charts import plot_scores
-    from cubecast.maps import save_figure
     from cubecast.nowcaster import Nowcaster
-    from cubecast.report import write_report
-    from cubecast.verification import evaluate, write_scores
+    from cubecast.report import write_evaluation
+    from cubecast.verification import evaluate
 
     check_folder(output)
     loaded = Nowcaster.load(model)
@@ -227,10 +224,7 @@ def verify_command(
         bootstrap=bootstrap,
         progress=bar,
     )
-    make_folder(output)
-    write_scores(found.table, output / "scores.csv")
-    save_figure(plot_scores(found.table), output / "scores.png")
-    write_report(found, output / "report.html", model=loaded, cube=cube)
+    write_evaluation(found, output, model=loaded, cube=cube)
     print_scores(found.table)
 
 
@@ -287,7 +281,7 @@ def print_scores(table: pd.DataFrame) -> None:
     shown = [
         c
         for c in table.columns
-        if re.match(r"(variable|system|lead_time|lead_units|mse|rmse|bias|corr|csi_[^_]+|fss_[^_]+_[^_]+)$", c)
+        if re.match(r"(variable|system|lead_time|lead_units|mse|rmse|bias|corr|crps|csi_[^_]+|fss_[^_]+_[^_]+)$", c)
     ]
     typer.echo(table[shown].to_string(index=False, float_format="{:.4g}".format))
     for line in compare(table):

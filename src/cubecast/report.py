@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -18,17 +19,17 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from cubecast.atomic import atomic_path
+from cubecast.atomic import atomic_path, make_folder
 from cubecast.charts import plot_scores
 from cubecast.cube import cube_step, sequence_dim, space_dims
 from cubecast.diagrams import plot_ensembles, plot_spectra
 from cubecast.errors import CubecastError
-from cubecast.maps import plot_systems
+from cubecast.maps import plot_systems, save_figure
 from cubecast.nowcaster import Nowcaster
 from cubecast.product import lead_texts
-from cubecast.scores import SYSTEM
+from cubecast.scores import SYSTEM, score_columns
 from cubecast.units import labelled
-from cubecast.verification import MODEL, Evaluation, compare
+from cubecast.verification import MODEL, Evaluation, compare, write_scores
 
 STYLE = """
 body { font: 16px/1.45 system-ui, sans-serif; color: #222; background: #fff; max-width: 1200px; margin: 2em auto;
@@ -46,6 +47,24 @@ dl { display: grid; grid-template-columns: max-content auto; gap: .1em 1.2em; }
 dt { color: #555; }
 dd { margin: 0; overflow-wrap: anywhere; }
 """
+
+
+_MORE = r"mae|corr|power|blur_\w+|crps_fair|(pod|far|frequency_bias|brier|roc_area)_[^_]+"
+
+
+def write_evaluation(evaluation: Evaluation, folder: str | Path, *, model: Nowcaster, cube: xr.DataArray) -> None:
+    """Write ``scores.csv``, ``scores.png`` and ``report.html`` into a folder, which is made when missing.
+
+    Args:
+        evaluation, model, cube: as `write_report`.
+
+    Raises:
+        OutputError: one of them cannot be written.
+    """
+    make_folder(Path(folder))
+    write_scores(evaluation.table, Path(folder) / "scores.csv")
+    save_figure(plot_scores(evaluation.table), Path(folder) / "scores.png")
+    write_report(evaluation, Path(folder) / "report.html", model=model, cube=cube)
 
 
 def write_report(evaluation: Evaluation, path: str | Path, *, model: Nowcaster, cube: xr.DataArray) -> None:
@@ -115,6 +134,9 @@ def _pictures(evaluation: Evaluation, cube: xr.DataArray) -> Iterator[str]:
     yield "<h2>Scores by lead</h2>"
     bands = " Bands are 95 % intervals over cases." if evaluation.bootstrap else ""
     yield _picture(plot_scores(evaluation.table), f"Scores by lead time, pooled over all cases.{bands}")
+    more = [c for c in score_columns(evaluation.table) if re.fullmatch(_MORE, c)]
+    yield "<h2>More scores by lead</h2>"
+    yield _picture(plot_scores(evaluation.table, scores=more[:24]), f"The same for the rest of the scores.{bands}")
     for name, scores in evaluation.scores.items():
         of = f" of {name}" if len(evaluation.scores) > 1 else ""
         if "power_ratio" in scores and scores["power_ratio"].notnull().any():
@@ -157,9 +179,10 @@ def _blurred(scores: xr.Dataset) -> str:
 
 def _means(table: pd.DataFrame) -> str:
     """One row a system: scores averaged over the leads, and the range of the frequency bias beside CSI."""
-    wanted = r"mse|mae|bias|corr|crps|crps_fair|blur_\w+|csi_[^_]+|csi_[^_]+_mean|frequency_bias_[^_]+|fss_[^_]+_[^_]+"
-    plain = [c for c in table.columns if pd.Series([c]).str.fullmatch(f"(?:{wanted})").iloc[0]]
-    plain = [c for c in plain if not c.endswith(("_low", "_high"))]
+    wanted = (
+        r"mse|mae|bias|corr|crps|crps_fair|power|blur_\w+|csi_[^_]+|csi_[^_]+_mean|frequency_bias_[^_]+|fss_[^_]+_[^_]+"
+    )
+    plain = [c for c in score_columns(table) if re.fullmatch(wanted, c)]
     keys = ["variable", "system"] if "variable" in table else ["system"]
     means = table.groupby(keys, sort=False)[plain].mean()
     rows = [[str(i) if isinstance(i, str) else ", ".join(map(str, i)) for i in means.index], *means.to_numpy().T]

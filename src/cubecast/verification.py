@@ -155,17 +155,22 @@ def evaluate(
             parts[name].append(part if bootstrap else over_cases(part))
     sums = {name: join_cases(part) if bootstrap else pool(part) for name, part in parts.items()}
     block = -(-steps // every)
-    tables = [to_table(total, bootstrap=bootstrap, block=block, seed=seed) for total in sums.values()]
-    if len(names) > 1:
-        tables = [table.assign(variable=name) for table, name in zip(tables, names, strict=True)]
     return Evaluation(
-        table=pd.concat(tables, ignore_index=True),
+        table=_table(sums, bootstrap=bootstrap, block=block, seed=seed),
         scores={name: scores_from(total) for name, total in sums.items()},
         example={name: make(cube, reference=[wettest[1]], horizon=steps) for name, make in systems.items()},
         reference=reference,
         bootstrap=bootstrap,
         block=block,
     )
+
+
+def _table(sums: Mapping[str, Statistics], **bootstrap: int) -> pd.DataFrame:
+    """The tables of all outputs, one after the other; several are named."""
+    tables = {name: to_table(total, **bootstrap) for name, total in sums.items()}
+    several = len(tables) > 1
+    named = [table.assign(variable=name) if several else table for name, table in tables.items()]
+    return pd.concat(named, ignore_index=True)
 
 
 def _predict(model: Nowcaster, cube: xr.DataArray, *, reference: Any, horizon: int, static: Any) -> xr.Dataset:
@@ -193,7 +198,7 @@ def write_scores(table: pd.DataFrame, path: str | Path) -> None:
 def compare(table: pd.DataFrame) -> list[str]:
     """A sentence for each baseline and main score: at how many leads, and by how much, the model is ahead."""
     lines = []
-    for score in [c for c in table.columns if re.fullmatch(r"mse|csi_[^_]+", c)]:
+    for score in [c for c in table.columns if re.fullmatch(r"mse|crps|csi_[^_]+", c)]:
         wide = table.pivot_table(index="lead_step", columns="system", values=score)
         lower = SCORES[explain(score)[0]].better.startswith("lower")
         for against in [s for s in table["system"].unique() if s != MODEL and s in wide]:

@@ -46,8 +46,10 @@ def test_blur_by_hand():
     sums["power_observed"] = sums["power_observed"] * [2, 2, 4]
     # shares 0, 1/8 and 17/24: one half lies 9/14 of the way from 4 to 8
     assert spectrum_scores(sums)["blur"].item() == pytest.approx(4 * 2 ** (9 / 14))
+    assert spectrum_scores(sums)["power"].item() == pytest.approx(17 / 24)
     weak = sums.assign(power_forecast=0.3 * sums["power_observed"])
     assert spectrum_scores(weak)["blur"].item() == pytest.approx(8.0)
+    assert spectrum_scores(weak)["power"].item() == pytest.approx(0.3)
     assert spectrum_scores(sums.assign(power_forecast=sums["power_observed"]))["blur"].item() == 0
     twice = sums.assign(waves=2 * sums["waves"], cases=3)
     xr.testing.assert_allclose(spectrum_scores(twice)["blur"], spectrum_scores(sums)["blur"])

@@ -18,7 +18,20 @@ def test_columns_and_values(rain):
     events[4:4], events[9:] = ["csi_0.1_mean"], ["csi_5_mean"]
     fss = ["fss_0.1_10km", "fss_0.1_3cells", "fss_5_10km", "fss_5_3cells"]
     assert list(table.columns) == [
-        *("system", "lead_step", "lead_time", "lead_units", "units", "mse", "rmse", "mae", "bias", "corr", "blur_km"),
+        *(
+            "system",
+            "lead_step",
+            "lead_time",
+            "lead_units",
+            "units",
+            "mse",
+            "rmse",
+            "mae",
+            "bias",
+            "corr",
+            "power",
+            "blur_km",
+        ),
         *events,
         *fss,
         *("cases", "pixels"),

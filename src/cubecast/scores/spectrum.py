@@ -79,8 +79,9 @@ def spectrum_scores(sums: xr.Dataset) -> dict[str, xr.DataArray]:
 
     in km (cells where the size of a cell is not known), interpolated between bands in the logarithm of L; 0 where the
     forecast lacks half of the power nowhere. Taking all shorter waves together, it does not take noise in the last
-    pixels for detail. A forecast that is too weak at all wavelengths, with too little rain, lacks their power as well:
-    look at the bias beside it. A spectrum does not say whether the detail is in the right place.
+    pixels for detail. A forecast that is too weak as a whole lacks short waves as well: ``power``, the forecast's power
+    of all wavelengths / the observed, tells weak from blurred, and where it is below 1/2, ``blur`` is the longest
+    wavelength of the field. A spectrum does not say whether the detail is in the right place.
 
     Skamarock (2004), https://doi.org/10.1175/MWR2830.1 (the effective resolution of a model by its spectrum).
     """
@@ -88,15 +89,18 @@ def spectrum_scores(sums: xr.Dataset) -> dict[str, xr.DataArray]:
         return {}
     cases = sums["cases"].where(sums["cases"] > 0)
     forecast, observed = sums["power_forecast"] / cases, sums["power_observed"] / cases
+    all_f, all_o = forecast * sums["waves"], observed * sums["waves"]
+    total = all_o.sum(WAVELENGTH)
     blur = xr.apply_ufunc(
         _blur,
-        forecast * sums["waves"],
-        observed * sums["waves"],
+        all_f,
+        all_o,
         kwargs={"wavelength": sums[WAVELENGTH].values},
         input_core_dims=[[WAVELENGTH], [WAVELENGTH]],
     )
     ratio = forecast / observed.where(observed > 0)
-    return {"power_forecast": forecast, "power_observed": observed, "power_ratio": ratio, "blur": blur}
+    power = all_f.sum(WAVELENGTH, skipna=False) / total.where(total > 0)
+    return {"power_forecast": forecast, "power_observed": observed, "power_ratio": ratio, "power": power, "blur": blur}
 
 
 def _bands(size: tuple[int, ...]) -> tuple[Array, Array, Array]:

@@ -156,8 +156,8 @@ def scores_from(sums: Statistics) -> xr.Dataset:
     """The scores of (pooled) statistics, by lead [and system, threshold, window]; NaN where nothing counts.
 
     ``mse rmse mae bias corr``, with thresholds ``pod far csi frequency_bias csi_mean``, with windows ``fss``; with a
-    spectrum ``blur`` and the curves of `spectrum.spectrum_scores`; of ensembles ``crps crps_fair spread_error``, with
-    thresholds ``brier roc_area``, and the curves of `ensemble.ensemble_scores`; ``cases`` and ``pixels``. Other
+    spectrum ``power blur`` and the curves of `spectrum.spectrum_scores`; of ensembles ``crps crps_fair spread_error``,
+    with thresholds ``brier roc_area``, and the curves of `ensemble.ensemble_scores`; ``cases`` and ``pixels``. Other
     equations: `continuous.continuous_scores`, `categorical.contingency_scores`, `spatial.fss_scores`.
     """
     sums = over_cases(sums)

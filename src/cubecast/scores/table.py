@@ -37,6 +37,7 @@ SCORES = {
     "crps": Score("continuous ranked probability score", 1, "lower is better", 0.0),
     "crps_fair": Score("fair CRPS", 1, "lower is better", 0.0),
     "spread_error": Score("ensemble spread / error", 0, "1 is best", 1.0),
+    "power": Score("power, forecast / observed", 0, "1 is best", 1.0),
     "blur": Score("blur: half the power is lost below", 0, "lower is better", 0.0, length=True),
     "pod": Score("probability of detection", 0, "higher is better", 1.0),
     "far": Score("false alarm ratio", 0, "lower is better", 0.0),
@@ -59,7 +60,7 @@ def to_table(sums: Statistics, *, bootstrap: int = 0, block: int = 1, seed: int 
 
     Columns: ``system``, ``lead_step``, ``lead_time`` (a number) and ``lead_units`` (min, h, d, months ...), ``units``
     (of the variable), then the scores: ``mse rmse mae bias corr``, with an ensemble ``crps crps_fair spread_error``,
-    of fields ``blur_km`` (``blur_cells`` where the size of a cell is not known), for each threshold ``pod_0.1 far_0.1
+    of fields ``power`` and ``blur_km`` (``blur_cells`` where cells have no known size), for each threshold ``pod_0.1 far_0.1
     csi_0.1 frequency_bias_0.1`` (pooled over cases) and ``csi_0.1_mean`` (the mean of the cases' own CSI), with an
     ensemble ``brier_0.1 roc_area_0.1``, for each threshold and window ``fss_0.1_10km``, and ``cases`` and ``pixels``.
 
