@@ -60,9 +60,10 @@ def to_table(sums: Statistics, *, bootstrap: int = 0, block: int = 1, seed: int 
 
     Columns: ``system``, ``lead_step``, ``lead_time`` (a number) and ``lead_units`` (min, h, d, months ...), ``units``
     (of the variable), then the scores: ``mse rmse mae bias corr``, with an ensemble ``crps crps_fair spread_error``,
-    of fields ``power`` and ``blur_km`` (``blur_cells`` where cells have no known size), for each threshold ``pod_0.1 far_0.1
-    csi_0.1 frequency_bias_0.1`` (pooled over cases) and ``csi_0.1_mean`` (the mean of the cases' own CSI), with an
-    ensemble ``brier_0.1 roc_area_0.1``, for each threshold and window ``fss_0.1_10km``, and ``cases`` and ``pixels``.
+    of fields ``power`` and ``blur_km`` (``blur_cells`` where cells have no known size), for each threshold ``pod_0.1
+    far_0.1 csi_0.1 frequency_bias_0.1`` (pooled over cases) and ``csi_0.1_mean`` (the mean of the cases' own CSI),
+    with an ensemble ``brier_0.1 roc_area_0.1``, for each threshold and window ``fss_0.1_10km``, and ``cases`` and
+    ``pixels``.
 
     Args:
         sums: of `verify_forecasts`; with ``per_case`` for a bootstrap.
