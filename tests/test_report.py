@@ -71,7 +71,7 @@ def test_what_was_compared(evaluation, model, rain):
     assert facts["observations"].startswith(
         "rainfall_rate (mm h⁻¹), 30 frames from 2020-06-01 00:00 to 2020-06-01 02:25"
     )
-    assert "24 y x 28 x" in facts["observations"]
+    assert "24 x 28 (y, x)" in facts["observations"]
     assert facts["trained on"].startswith("rainfall_rate, ")
     # histories end at frames 2 to 28; the last case has no frame at its second lead
     assert facts["cases"] == (

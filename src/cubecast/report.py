@@ -106,16 +106,17 @@ def describe_comparison(evaluation: Evaluation, *, model: Nowcaster, cube: xr.Da
     attrs = evaluation.example[MODEL].attrs
     steps = sorted(table["lead_step"].unique())
     first, last = cube[dim].values[[0, -1]]
-    grid = " x ".join(f"{cube.sizes[d]} {d}" for d in space_dims(cube)) or "one point"
+    space = space_dims(cube)
+    grid = f"{' x '.join(str(cube.sizes[d]) for d in space)} ({', '.join(space)})" if space else "one point"
     trained = [_source(one) for one in json.loads(str(attrs.get("model_trained_on", "[]")))]
-    source = json.loads(str(attrs.get("input_data", "{}"))).get("source", "")
+    source = json.loads(str(attrs.get("input_data", "{}"))).get("source")
     facts = {
         "model": str(attrs.get("source", "")),
         "weights": f"SHA-256 {str(attrs.get('model_weights_sha256', ''))[:16]}",
         "trained on": "; ".join(trained) or "unknown data",
         "against": ", ".join(str(s) for s in table["system"].unique() if s != MODEL).replace("_", " ") or "nothing",
         "observations": f"{labelled(str(cube.name), str(cube.attrs.get('units', '')))}, {cube.shape[0]} frames from "
-        f"{_moment(first)} to {_moment(last)}, step {cube_step(cube)}, {grid} {source}".strip(),
+        f"{_moment(first)} to {_moment(last)}, step {cube_step(cube)}, {grid}" + (f", {source}" if source else ""),
         "cases": f"{len(evaluation.reference)} reference times, {_moment(evaluation.reference[0])} to "
         f"{_moment(evaluation.reference[-1])}; {_range(table['cases'])} of them count at a lead",
         "pixels": f"{_range(table['pixels'])} at a lead, the same for all systems",

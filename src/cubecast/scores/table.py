@@ -38,7 +38,7 @@ SCORES = {
     "crps_fair": Score("fair CRPS", 1, "lower is better", 0.0),
     "spread_error": Score("ensemble spread / error", 0, "1 is best", 1.0),
     "power": Score("power, forecast / observed", 0, "1 is best", 1.0),
-    "blur": Score("blur: half the power is lost below", 0, "lower is better", 0.0, length=True),
+    "blur": Score("blur: half is missing below", 0, "lower is better", 0.0, length=True),
     "pod": Score("probability of detection", 0, "higher is better", 1.0),
     "far": Score("false alarm ratio", 0, "lower is better", 0.0),
     "csi": Score("critical success index", 0, "higher is better", 1.0),
