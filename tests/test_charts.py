@@ -69,6 +69,22 @@ def test_models_are_solid_and_coloured_and_the_others_grey_and_dashed(table):
     assert is_grey(looks(plot_scores(table, models=["persistence"]))["model"])
 
 
+def test_bounds_are_drawn_as_bands(table):
+    bounds = {"mse_low": 0.5 * table["mse"], "mse_high": 2 * table["mse"]}
+    bare, banded = (plot_scores(t, scores=["mse"]).axes[0] for t in (table, table.assign(**bounds)))
+    assert len(bare.collections) == 0
+    assert len(banded.collections) == 2
+    high = max(path.vertices[:, 1].max() for band in banded.collections for path in band.get_paths())
+    assert high == pytest.approx(bounds["mse_high"].max())
+    assert len(plot_scores(table.assign(**bounds)).axes) == 8
+
+
+def test_a_length_has_the_units_of_its_column(table):
+    words = " | ".join(_texts(plot_scores(table, scores=["blur_km", "csi_1_mean"])))
+    assert "km  (lower is better)" in words
+    assert "critical success index, mean of cases\n≥ 1 mm h⁻¹" in words
+
+
 def test_default_panels(table):
     figure = plot_scores(table)
     assert [ax._left_title.get_text().split("\n")[0] for ax in figure.axes] == [

@@ -110,9 +110,20 @@ def test_verify_prints_a_table_and_writes_csv_and_plot(radar, model, tmp_path, c
     assert "mse: model ahead of persistence at" in shown
     assert set(pd.read_csv(out / "scores.csv")["system"]) == {"model", "persistence", "extrapolation"}
     assert (out / "scores.png").read_bytes()[:4] == b"\x89PNG"
+    assert "</html>" in (out / "report.html").read_text(encoding="utf-8")
+    assert "mse_low" not in pd.read_csv(out / "scores.csv")
     command = ["verify", str(radar), "--model", str(model), "-o", str(out), "--baselines", "extrapolation"]
     assert main([*command, "--every", "20"]) == 0
     assert set(pd.read_csv(out / "scores.csv")["system"]) == {"model", "extrapolation"}
+
+
+def test_verify_with_intervals(radar, model, tmp_path):
+    command = ["verify", str(radar), "--model", str(model), "-o", str(tmp_path), "--every", "4", "--bootstrap", "20"]
+    assert main([*command, "--windows", "5km,9"]) == 0
+    table = pd.read_csv(tmp_path / "scores.csv")
+    assert (table["mse_low"] < table["mse_high"]).all()
+    assert {"fss_1_5km", "fss_1_9cells"} <= set(table)
+    assert "20 resamples" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_map_draws_pictures_and_an_animation(radar, model, tmp_path, capsys):
@@ -263,6 +274,7 @@ def test_bad_files_do_not_start_a_training(tmp_path, capsys):
         ["verify", "{radar}", "--model", "{model}", "-o", "{tmp}/v", "--baselines", "magic"],
         ["verify", "{radar}", "--model", "{model}", "-o", "{tmp}/v", "--region", "lat"],
         ["verify", "{radar}", "--model", "{model}", "-o", "{tmp}/v", "--thresholds", "wet"],
+        ["verify", "{radar}", "--model", "{model}", "-o", "{tmp}/v", "--windows", "wide"],
         ["forecast", "{radar}", "--model", "{model}", "-o", "{tmp}/n.nc", "--at", "noon"],
         ["forecast", "{radar}", "--model", "{model}", "-o", "{tmp}/n.nc", "--at", "2020-06-01T01:00", "--every", "2"],
         ["forecast", "{radar}", "--model", "{model}", "-o", "{tmp}/n.docx"],

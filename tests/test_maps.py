@@ -26,7 +26,7 @@ from PIL import Image
 import cubecast
 from cubecast.cube import cube_step
 from cubecast.errors import InputError, OutputError, UsageError
-from cubecast.maps import animate, draw_maps, plot_comparison, plot_field, plot_leads, save_figure
+from cubecast.maps import animate, draw_maps, plot_comparison, plot_field, plot_leads, plot_systems, save_figure
 from cubecast.maps.colours import DRY, MISSING, RAIN_BOUNDS, RAIN_COLOURS, field_style
 from cubecast.product import build_forecast
 
@@ -259,6 +259,21 @@ def test_comparison_brings_the_observation_to_the_units_of_the_forecast() -> Non
     figure = plot_comparison(persistence(cube), metres, leads=[0], coastline="none")
     assert colour_at(figure, float(cube.x[22]), float(cube.y[12]), axes=0) == HEAVY
     assert colour_at(figure, float(cube.x[22]), float(cube.y[12]), axes=2) == rgb("#ffffff")
+
+
+def test_systems_stand_below_the_observations_in_the_same_colours() -> None:
+    cube = rain()
+    heavier = persistence(cube, at=0)
+    heavier["rainfall_rate"] = (heavier["rainfall_rate"] + 1.5).assign_attrs(cube.attrs)
+    figure = plot_systems({"persistence": persistence(cube, at=0), "a_b": heavier}, cube, leads=[1, 2])
+    assert titles(figure)[:2] == ["+10 min, 2017-05-09 12:10 UTC\nObserved", "+15 min, 2017-05-09 12:15 UTC\nObserved"]
+    assert titles(figure)[2:6] == ["persistence", "persistence", "a b", "a b"]
+    x, y = float(cube.x[5]), float(cube.y[20])
+    assert [colour_at(figure, x, y, axes=i) for i in (0, 2, 4)] == [rgb(DRY), rgb(DRY), rgb(RAIN_COLOURS[3])]
+    members = xr.concat([heavier, persistence(cube, at=0)], "realization")
+    assert titles(plot_systems({"e": members}, cube, leads=[1], coastline="none"))[1] == "e, mean of members"
+    with pytest.raises(UsageError, match="no map: found no forecast"):
+        plot_systems({}, cube)
 
 
 def overlaps(figure: Figure) -> list[str]:

@@ -8,7 +8,7 @@ import xarray as xr
 from cubecast.errors import InputError, UsageError
 from cubecast.extrapolation import extrapolation
 from cubecast.nowcaster import Nowcaster
-from cubecast.verification import compare, verify, write_scores
+from cubecast.verification import compare, evaluate, verify, write_scores
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +118,37 @@ def test_two_outputs_are_both_verified(rain):
     table = verify(both, model)
     mse = table[table.system == "persistence"].set_index(["variable", "lead_step"])["mse"]
     assert mse["b", 1] == pytest.approx(4 * mse["a", 1])
+
+
+def test_a_bootstrap_adds_bounds_and_changes_no_score(model, rain):
+    cube = rain(14)
+    plain, table = verify(cube, model), verify(cube, model, bootstrap=50)
+    pd.testing.assert_frame_equal(table[list(plain.columns)], plain, rtol=1e-12)
+    for score in ("mse", "csi_1", "csi_1_mean", "fss_1_10km", "blur_km"):
+        assert (table[f"{score}_low"] <= table[f"{score}_high"]).all(), score
+    assert (table["mse_low"] < table["mse_high"]).all()
+    pd.testing.assert_frame_equal(verify(cube, model, bootstrap=50), table)
+    assert (verify(cube, model, bootstrap=50, seed=1)["mse_low"] != table["mse_low"]).any()
+
+
+def test_blocks_are_as_long_as_forecasts_overlap(model, rain):
+    cube = rain(24)
+    assert evaluate(cube, model, bootstrap=9).block == 2
+    thin = evaluate(cube, model, every=8, bootstrap=9)
+    assert thin.block == 1
+    assert thin.table["mse_low"].notna().all()
+    assert verify(cube, model, every=12, bootstrap=9)["mse_low"].isna().all()  # two cases tell nothing
+
+
+def test_an_evaluation_has_curves_and_the_wettest_case(model, rain):
+    cube = rain(20)
+    flood = cube.copy()
+    flood[11] += 50.0
+    found = evaluate(flood, model)
+    # lead 1 of the case at 10, lead 2 of the case at 9; the others have no frame at 11, or not both leads alike
+    assert found.example["model"]["forecast_reference_time"].values[0] in cube.time.values[[9, 10]]
+    assert list(found.example) == ["model", "persistence", "extrapolation"]
+    assert found.scores["rainfall_rate"]["power_ratio"].sizes["wavelength"] > 5
+    assert found.bootstrap == 0
+    again = model.predict(flood, at=found.example["model"]["forecast_reference_time"].values)
+    np.testing.assert_array_equal(found.example["model"]["rainfall_rate"], again["rainfall_rate"])

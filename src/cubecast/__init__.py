@@ -18,6 +18,7 @@ _HOME = {
     "Nowcaster": "cubecast.nowcaster",
     "match_distribution": "cubecast.matching",
     "verify": "cubecast.verification",
+    "evaluate": "cubecast.verification",
     "read_forecast": "cubecast.write",
     "write_forecast": "cubecast.write",
     "write_cube": "cubecast.write",

@@ -53,6 +53,16 @@ Thresholds = Annotated[
     str | None,
     typer.Option(metavar="NUMBERS", help="For POD, FAR, CSI and FSS, comma-separated. [rain: 0.1,1,5 mm/h; else none]"),
 ]
+Windows = Annotated[
+    str | None,
+    typer.Option(metavar="SCALES", help="For FSS: km or odd numbers of cells, e.g. 1km,10km,50km. [10km]"),
+]
+Bootstrap = Annotated[
+    int,
+    typer.Option(
+        min=0, metavar="N", help="95 % intervals from N resamples of the cases; 1000 is enough. [0: no intervals]"
+    ),
+]
 Region = Annotated[
     list[str] | None, typer.Option(metavar="DIM=FROM:TO", help="Keep this range, e.g. lat=-60:60; repeat.")
 ]

@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from cubecast.cube import CHANNEL, select_channel, sequence_dim, space_dims
 from cubecast.errors import InputError, UsageError
 from cubecast.product import REALIZATION, forecast_dim, lead_texts, names
-from cubecast.scores import SCORES, explain
+from cubecast.scores import explain, score_columns
 from cubecast.units import labelled, printed
 
 STRONG = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -40,12 +40,12 @@ def plot_scores(
     """Scores by lead time: one panel a score, one line a system.
 
     Models are solid lines in strong colours, every other system is grey and dashed. A thin line marks the perfect
-    score where better is neither higher nor lower.
+    score where better is neither higher nor lower. Where the table has bounds of a score, a band shows them.
 
     Args:
         table: as `scores.to_table` makes it or its CSV holds it; with a column ``variable``, each has its own panels.
-        scores: columns to draw, at most 24 panels; None: with thresholds MSE, bias and every CSI and FSS (the first
-            24 of them), else RMSE, MAE, bias and correlation.
+        scores: columns to draw, at most 24 panels; None: with thresholds MSE, bias and every CSI and FSS, else RMSE,
+            MAE, bias and correlation; with an ensemble CRPS and spread / error (the first 24 of them).
         models: the systems to draw as models.
 
     Raises:
@@ -59,7 +59,7 @@ def plot_scores(
     ]
     panels = panels if scores is not None else panels[:_PANELS]
     if not panels or len(panels) > _PANELS or not all(column in part for part, _, column in panels):
-        known = [c for c in table.columns if any(c == s or c.startswith(f"{s}_") for s in SCORES)]
+        known = score_columns(table)
         raise UsageError(
             "scores to draw", found=[c for *_, c in panels], allowed=f"1 to {_PANELS} panels of {', '.join(known)}"
         )
@@ -67,7 +67,7 @@ def plot_scores(
     down = -(-len(panels) // across)
     figure = Figure(figsize=(12, 0.9 + 3.1 * down), layout="constrained")
     axes = list(figure.subplots(down, across, squeeze=False).flat)
-    styles = _styles(list(dict.fromkeys(table["system"])), models)
+    styles = line_styles(list(dict.fromkeys(table["system"])), models)
     for ax, (part, name, column) in zip(axes, panels, strict=False):
         _draw_score(ax, part, column, styles, variable=name)
     for ax in axes[len(panels) :]:
@@ -105,7 +105,7 @@ def plot_training(log: pd.DataFrame) -> Figure:
     ax.set(xlabel="epoch", ylabel="loss in model space (lower is better)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(frameon=False)
-    _plain(ax)
+    plain_axes(ax)
     return figure
 
 
@@ -151,12 +151,14 @@ def plot_series(observed: xr.DataArray, forecast: xr.Dataset, *, variable: str |
 
 
 def _main_scores(table: pd.DataFrame) -> list[str]:
-    events = [c for c in table.columns.astype(str) if c.startswith(("csi_", "fss_")) and table[c].notna().any()]
+    drawn = r"csi_[^_]+|fss_[^_]+_[^_]+"
+    events = [c for c in table.columns.astype(str) if re.fullmatch(drawn, c) and table[c].notna().any()]
     chosen = ["mse", "bias", *events] if events else ["rmse", "mae", "bias", "corr"]
+    chosen += ["crps", "spread_error"]  # where there is an ensemble
     return [c for c in chosen if c in table]
 
 
-def _styles(systems: Sequence[str], models: Sequence[str]) -> dict[str, dict[str, Any]]:
+def line_styles(systems: Sequence[str], models: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The line of each system, models last so that they lie on top."""
     strong = [s for s in systems if s in models]
     grey = [s for s in systems if s not in models]
@@ -176,23 +178,27 @@ def _draw_score(
     for system, style in styles.items():
         rows = table[table["system"] == system].sort_values("lead_time")
         ax.plot(rows["lead_time"], rows[column], label=system.replace("_", " "), **style)
+        if f"{column}_low" in rows:
+            band = {"color": style["color"], "alpha": 0.15, "lw": 0, "zorder": style["zorder"] - 2}
+            ax.fill_between(rows["lead_time"], rows[f"{column}_low"], rows[f"{column}_high"], **band)
     if "best" in score.better:
         ax.axhline(score.perfect, color="#999999", lw=0.8, zorder=1)
         if score.perfect:  # a ratio: from 0 on, so that a few per cent do not look like much
             ax.set_ylim(0, max(1.1 * score.perfect, ax.get_ylim()[1]))
-    elif score.power == 0 and name != "corr":
+    elif score.power == 0 and not score.length and name != "corr":
         ax.set_ylim(0, min(1.02, ax.get_ylim()[1] * 1.02))
-    elif score.power:
+    elif score.power or score.length:
         ax.set_ylim(bottom=0)
     unit = printed(str(table["units"].iloc[0]))
-    event = _event(column.removeprefix(name), unit)
+    suffix = column.removeprefix(f"{name}_")
+    event = "" if score.length else _event(column.removesuffix("_mean").removeprefix(name.removesuffix("_mean")), unit)
     ax.set_title(f"{variable} {score.label}{event}".strip(), fontsize=10.5, loc="left")
     squared = f"({unit})²" if " " in unit else f"{unit}²" if unit else ""
-    power = {0: "", 1: unit, 2: squared}[score.power]
+    power = suffix if score.length else {0: "", 1: unit, 2: squared}[score.power]
     ax.set_ylabel(f"{power}  ({score.better})" if power else score.better, fontsize=9.5)
     whole = bool((table["lead_time"] % 1 == 0).all())
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=whole))
-    _plain(ax)
+    plain_axes(ax)
 
 
 def _event(suffix: str, unit: str) -> str:
@@ -227,10 +233,11 @@ def _draw_series(ax: Axes, truth: xr.DataArray, field: xr.DataArray) -> None:
         locator = AutoDateLocator()
         ax.xaxis.set_major_locator(locator)
         ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    _plain(ax)
+    plain_axes(ax)
 
 
-def _plain(ax: Axes) -> None:
+def plain_axes(ax: Axes) -> None:
+    """A light grid, no frame above and to the right."""
     ax.grid(color="#e2e2e2", lw=0.7)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)

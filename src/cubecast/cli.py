@@ -13,6 +13,7 @@ from rich.logging import RichHandler
 
 from cubecast.arguments import (
     Baselines,
+    Bootstrap,
     End,
     Files,
     Matched,
@@ -23,6 +24,7 @@ from cubecast.arguments import (
     StaticFile,
     Thresholds,
     Variable,
+    Windows,
     bar,
     check_folder,
     check_new_folder,
@@ -183,7 +185,8 @@ def verify_command(
     files: Files,
     model: Model,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for scores.csv and scores.png.")
+        Path,
+        typer.Option("--output", "-o", metavar="FOLDER", help="Folder for scores.csv, scores.png and report.html."),
     ],
     baselines: Baselines = "auto",
     matched: Matched = False,
@@ -192,6 +195,8 @@ def verify_command(
     every: Annotated[int, typer.Option(min=1, help="Use every Nth possible reference time.")] = 1,
     horizon: Annotated[int | None, typer.Option(min=1, help="Frames to forecast. [as trained]")] = None,
     thresholds: Thresholds = None,
+    windows: Windows = None,
+    bootstrap: Bootstrap = 0,
     region: Region = None,
     never_below: Annotated[
         float | None, typer.Option(help="Leave out pixels ever observed below this; -1.79 keeps ice-free ocean (degC).")
@@ -200,16 +205,14 @@ def verify_command(
     static: StaticFile = None,
 ) -> None:
     """Score a model beside its baselines on the same cases and pixels, by lead time."""
-    from cubecast.atomic import make_folder
-    from cubecast.charts import plot_scores
-    from cubecast.maps import save_figure
     from cubecast.nowcaster import Nowcaster
-    from cubecast.verification import MODELS, verify, write_scores
+    from cubecast.report import write_evaluation
+    from cubecast.verification import evaluate
 
     check_folder(output)
     loaded = Nowcaster.load(model)
     cube = open_one(files, variable)
-    table = verify(
+    found = evaluate(
         cube,
         loaded,
         baselines=None if baselines == "auto" else [b for b in baselines.split(",") if b],
@@ -219,15 +222,15 @@ def verify_command(
         every=every,
         horizon=horizon,
         thresholds=None if thresholds is None else read_numbers("--thresholds", thresholds),
+        windows=None if windows is None else [w for w in windows.split(",") if w],
         region=dict(read_range(r) for r in region or []),
         never_below=never_below,
         static=open_static_fields(static, [cube], one=True),
+        bootstrap=bootstrap,
         progress=bar,
     )
-    make_folder(output)
-    write_scores(table, output / "scores.csv")
-    save_figure(plot_scores(table, models=MODELS), output / "scores.png")
-    print_scores(table)
+    write_evaluation(found, output, model=loaded, cube=cube)
+    print_scores(found.table)
 
 
 @app.command(name="map")
@@ -281,7 +284,9 @@ def print_scores(table: pd.DataFrame) -> None:
     from cubecast.verification import compare
 
     shown = [
-        c for c in table.columns if re.match(r"variable|system|lead_time|lead_units|mse|rmse|bias|corr|csi|fss", c)
+        c
+        for c in table.columns
+        if re.match(r"(variable|system|lead_time|lead_units|mse|rmse|bias|corr|crps|csi_[^_]+|fss_[^_]+_[^_]+)$", c)
     ]
     typer.echo(table[shown].to_string(index=False, float_format="{:.4g}".format))
     for line in compare(table):

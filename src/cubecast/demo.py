@@ -8,16 +8,16 @@ from pathlib import Path
 import pandas as pd
 
 from cubecast.atomic import make_folder
-from cubecast.charts import plot_scores
 from cubecast.config import Config
 from cubecast.cube import sequence_dim
 from cubecast.errors import FailedError
 from cubecast.maps import animate, plot_comparison, save_figure
 from cubecast.nowcaster import Nowcaster
 from cubecast.progress import Progress
+from cubecast.report import write_evaluation
 from cubecast.sources import open_cube
 from cubecast.sources.synthetic import generate_rain
-from cubecast.verification import verify, write_scores
+from cubecast.verification import evaluate
 from cubecast.write import write_cube, write_forecast
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ SIZE = (96, 96)
 def run_demo(folder: str | Path, *, minutes: float, seed: int, progress: Progress | None = None) -> pd.DataFrame:
     """Fill ``folder`` with everything that a user gets from cubecast, and give the table of scores.
 
-    Written: radar.nc (generated rain), model/, nowcast.nc, maps/*.png, nowcast.gif, scores.csv and scores.png.
+    Written: radar.nc (generated rain), model/, nowcast.nc, nowcast.gif, maps/*.png, scores.csv and .png, report.html.
 
     Args:
         folder: made when missing; files of an earlier demo are replaced.
@@ -58,9 +58,9 @@ def run_demo(folder: str | Path, *, minutes: float, seed: int, progress: Progres
     leads = [0, 2, 5, 8, 11]
     save_figure(plot_comparison(nowcast, unseen, leads=leads), target / "maps" / "comparison.png")
     animate(nowcast, target / "nowcast.gif", cube=unseen)
-    table = verify(unseen, model, baselines=["persistence"], progress=progress)
-    write_scores(table, target / "scores.csv")
-    save_figure(plot_scores(table), target / "scores.png")
+    evaluation = evaluate(unseen, model, baselines=["persistence"], progress=progress)
+    write_evaluation(evaluation, target, model=model, cube=unseen)
+    table = evaluation.table
     mse = table.pivot_table(index="lead_step", columns="system", values="mse")
     if not (mse["model"] < mse["persistence"]).all():
         raise FailedError(

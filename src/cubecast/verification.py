@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import itertools
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,26 @@ import xarray as xr
 from cubecast.atomic import atomic_path
 from cubecast.baselines import anomaly_persistence, climatology, damped_persistence, persistence
 from cubecast.climate import Climate, fit_climate
-from cubecast.cube import channel_names, check_cube, cube_step, select_channel, sequence_dim, space_dims
-from cubecast.errors import CubecastError, InputError, UsageError
+from cubecast.cube import channel_names, check_cube, cube_step, sequence_dim
+from cubecast.errors import CubecastError, UsageError
 from cubecast.extrapolation import extrapolation, is_rain_field
-from cubecast.forecast import possible_references
 from cubecast.matching import match_distribution
 from cubecast.nowcaster import Nowcaster
 from cubecast.progress import Progress, follow
-from cubecast.scores import SCORES, explain, pool, to_table, verify_forecasts
+from cubecast.scores import (
+    SCORES,
+    SYSTEM,
+    Statistics,
+    case_dim,
+    explain,
+    join_cases,
+    over_cases,
+    pool,
+    scores_from,
+    to_table,
+    verify_forecasts,
+)
+from cubecast.selection import select_period, select_references, select_region
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +60,31 @@ CHUNK = 8
 """Reference times that are forecast, scored and forgotten together."""
 
 
-def verify(
+@dataclass(frozen=True)
+class Evaluation:
+    """What a verification found: the table, the curves that do not fit into it, and one case to look at."""
+
+    table: pd.DataFrame
+    scores: dict[str, xr.Dataset]
+    """By output variable: all of `scores.scores_from`, the spectra and the curves of ensembles among them."""
+    example: dict[str, xr.Dataset]
+    """By system: the forecasts of the case with the highest observed mean (the most rain)."""
+    reference: Any
+    """The reference times of all cases."""
+    bootstrap: int
+    block: int
+    """Resamples, and how many neighbouring cases were drawn together."""
+
+
+def verify(cube: xr.DataArray, model: Nowcaster, **options: Any) -> pd.DataFrame:
+    """Scores of a model and its baselines by lead time: the table of `evaluate`, which says what the options are.
+
+    For example ``verify(cube, model, baselines=["persistence"], thresholds=[1, 5], bootstrap=1000)``.
+    """
+    return evaluate(cube, model, **options).table
+
+
+def evaluate(
     cube: xr.DataArray,
     model: Nowcaster,
     *,
@@ -61,8 +99,10 @@ def verify(
     region: Mapping[str, tuple[float, float]] | None = None,
     never_below: float | None = None,
     static: xr.Dataset | None = None,
+    bootstrap: int = 0,
+    seed: int = 0,
     progress: Progress | None = None,
-) -> pd.DataFrame:
+) -> Evaluation:
     """Scores of a model and its baselines by lead time.
 
     All systems are scored on the same pixels: where the truth and the forecasts of all of them are finite. So with
@@ -83,37 +123,83 @@ def verify(
         region: range of coordinate values kept by space dim, for example ``{"lat": (-60, 60)}``.
         never_below: leave out pixels with any observed value in ``cube`` below this (ice: -1.79 degC).
         static: the model's static fields on the cube's grid.
+        bootstrap: resamples of the cases for 95 % intervals, columns ``mse_low mse_high`` and so on; 0: none. A case
+            is a reference time with all its leads. Neighbours see nearly the same rain, so cases are drawn in blocks
+            as long as forecasts overlap: of ``horizon / every`` cases. `cubecast.scores.intervals` says what such an
+            interval does not know.
+        seed: of the bootstrap.
 
     Returns:
-        The table of `cubecast.scores.to_table`; with several outputs they follow each other, named in ``variable``.
+        The table of `cubecast.scores.to_table` (with several outputs they follow each other, named in ``variable``),
+        and what a report needs besides.
 
     Raises:
         UsageError: unknown baselines or regions. InputError: no case to verify.
     """
     check_cube(cube)
     steps = model.config.task.horizon if horizon is None else horizon
-    truth = _period(cube, start, end)
-    reference = _references(cube, truth, history=model.config.task.history, horizon=steps)[::every]
+    truth = select_period(cube, start, end)
+    reference = select_references(cube, truth, history=model.config.task.history, horizon=steps)[::every]
     chosen = _baselines(cube, baselines, model=model, horizon=steps, start=truth[sequence_dim(cube)].values[0])
     options: dict[str, Any] = {
         "thresholds": thresholds,
         "windows": windows,
-        "region": _region(cube, region or {}, never_below),
+        "region": select_region(cube, region or {}, never_below),
     }
     names = model.outputs if len(model.outputs) > 1 else (channel_names(cube)[0],)
     parts: dict[str, list[Any]] = {name: [] for name in names}
     chunks = [reference[i : i + CHUNK] for i in range(0, len(reference), CHUNK)]
+    systems: dict[str, Callable[..., xr.Dataset]] = {MODEL: partial(_predict, model, static=static), **chosen}
+    wettest = (-np.inf, reference[0])
     for times in follow(chunks, "verifying", len(chunks), progress):
-        forecasts = {MODEL: model.predict(cube, at=times, horizon=steps, static=static)}
-        if matched:
-            forecasts[MATCHED] = match_distribution(forecasts[MODEL], cube)
-        forecasts |= {name: make(cube, reference=times, horizon=steps) for name, make in chosen.items()}
+        forecasts = _forecasts(systems, cube, times, steps, matched=matched)
         for name in names:
-            parts[name].append(verify_forecasts(forecasts, truth, variable=name, **options))
-    tables = [to_table(pool(part)) for part in parts.values()]
-    if len(names) > 1:
-        tables = [table.assign(variable=name) for table, name in zip(tables, names, strict=True)]
-    return pd.concat(tables, ignore_index=True)
+            part = verify_forecasts(forecasts, truth, variable=name, per_case=True, **options)
+            wettest = max(wettest, _wettest(part)) if name == names[0] else wettest
+            parts[name].append(part if bootstrap else over_cases(part))
+    sums = {name: join_cases(part) if bootstrap else pool(part) for name, part in parts.items()}
+    block = -(-steps // every)
+    return Evaluation(
+        table=_table(sums, bootstrap=bootstrap, block=block, seed=seed),
+        scores={name: scores_from(total) for name, total in sums.items()},
+        example=_forecasts(systems, cube, [wettest[1]], steps, matched=matched),
+        reference=reference,
+        bootstrap=bootstrap,
+        block=block,
+    )
+
+
+def _table(sums: Mapping[str, Statistics], **bootstrap: int) -> pd.DataFrame:
+    """The tables of all outputs, one after the other; several are named."""
+    tables = {name: to_table(total, **bootstrap) for name, total in sums.items()}
+    several = len(tables) > 1
+    named = [table.assign(variable=name) if several else table for name, table in tables.items()]
+    return pd.concat(named, ignore_index=True)
+
+
+def _forecasts(
+    systems: Mapping[str, Callable[..., xr.Dataset]], cube: xr.DataArray, times: Any, horizon: int, *, matched: bool
+) -> dict[str, xr.Dataset]:
+    """Those of all systems, the matched one after the model."""
+    made = {name: make(cube, reference=times, horizon=horizon) for name, make in systems.items()}
+    if not matched:
+        return made
+    own = made.pop(MODEL)
+    return {MODEL: own, MATCHED: match_distribution(own, cube), **made}
+
+
+def _predict(model: Nowcaster, cube: xr.DataArray, *, reference: Any, horizon: int, static: Any) -> xr.Dataset:
+    """The model, called as the baselines are."""
+    return model.predict(cube, at=reference, horizon=horizon, static=static)
+
+
+def _wettest(sums: Statistics) -> tuple[float, Any]:
+    """The highest observed mean of a case that has pixels at all leads, and its reference time."""
+    one = sums.isel({SYSTEM: 0})
+    lead, cases = str(sums.attrs["lead"]), str(case_dim(sums))
+    mean = one["observed"].sum(lead) / one["weight"].sum(lead).where((one["pixels"] > 0).all(lead))
+    values = mean.fillna(-np.inf).values
+    return float(values.max()), sums[cases].values[values.argmax()]
 
 
 def write_scores(table: pd.DataFrame, path: str | Path) -> None:
@@ -127,7 +213,7 @@ def write_scores(table: pd.DataFrame, path: str | Path) -> None:
 def compare(table: pd.DataFrame) -> list[str]:
     """A sentence for each baseline and main score: at how many leads, and by how much, the model is ahead."""
     lines = []
-    for score in [c for c in table.columns if c == "mse" or c.startswith("csi_")]:
+    for score in [c for c in table.columns if re.fullmatch(r"mse|crps|csi_[^_]+", c)]:
         wide = table.pivot_table(index="lead_step", columns="system", values=score)
         lower = SCORES[explain(score)[0]].better.startswith("lower")
         ours = [s for s in MODELS if s in wide]
@@ -137,34 +223,6 @@ def compare(table: pd.DataFrame) -> list[str]:
             ends = ", ".join(f"{model.iloc[i]:.3g} against {base.iloc[i]:.3g} at the {where}" for i, where in _ENDS)
             lines.append(f"{score}: {own} ahead of {against} at {ahead} of {len(wide)} leads ({ends})")
     return lines
-
-
-def _period(cube: xr.DataArray, start: Any, end: Any) -> xr.DataArray:
-    dim = sequence_dim(cube)
-    try:
-        part = cube.sel({dim: slice(start, end)})
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"period {start} to {end}", found=str(error), allowed=f"values of {dim!r}") from None
-    if part.shape[0] < 2:
-        first, last = cube[dim].values[[0, -1]]
-        raise InputError("no frames to verify", found=f"none from {start} to {end}", allowed=f"{first} to {last}")
-    return part
-
-
-def _references(cube: xr.DataArray, truth: xr.DataArray, *, history: int, horizon: int) -> Any:
-    """Reference times with a complete history and at least one valid time among the frames of the period."""
-    dim = sequence_dim(cube)
-    step = cube_step(cube)
-    times = possible_references(cube, history=history)
-    first, last = truth[dim].values[[0, -1]]
-    reference = times[(step.add(times, horizon) >= first) & (step.add(times, 1) <= last)]
-    if not len(reference):
-        raise InputError(
-            "no case to verify",
-            found=f"{cube.shape[0]} frames",
-            allowed=f"{history} frames in a row and a frame after them in the period",
-        )
-    return reference
 
 
 def _baselines(
@@ -212,22 +270,3 @@ def _before(cube: xr.DataArray, model: Nowcaster, start: Any) -> xr.DataArray:
         return before
     first, last = model.training_period
     return cube.isel({dim: (values >= first) & (values <= last)})
-
-
-def _region(
-    cube: xr.DataArray, ranges: Mapping[str, tuple[float, float]], never_below: float | None
-) -> xr.DataArray | None:
-    """True where a pixel counts, by ranges of its coordinates and by all its observed values."""
-    if not ranges and never_below is None:
-        return None
-    space = space_dims(cube)
-    region = xr.DataArray(np.ones([cube.sizes[d] for d in space], bool), dims=space)
-    for dim, (low, high) in ranges.items():
-        if dim not in space or dim not in cube.coords:
-            raise UsageError("region", found=dim, allowed=", ".join(d for d in space if d in cube.coords))
-        coordinate = cube[dim].values
-        region = region & xr.DataArray((coordinate >= low) & (coordinate <= high), dims=dim)
-    if never_below is not None:
-        first = select_channel(cube, channel_names(cube)[0])
-        region = region & xr.DataArray(first.min(sequence_dim(cube)).values >= never_below, dims=space)
-    return region.transpose(*space)

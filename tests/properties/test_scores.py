@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cubecast.scores import pool, scores_from, statistics
+from cubecast.scores import join_cases, pool, scores_from, statistics
 
 DIMS = ("forecast_reference_time", "lead_time", "y", "x")
 REF = DIMS[0]
@@ -39,6 +39,43 @@ def test_any_chunks_in_any_order_pool_to_the_whole(pair, cuts, random):
     xr.testing.assert_allclose(pool(parts), whole, rtol=1e-10, atol=1e-10)
     exact = ["pixels", "cases", "weight", "hits", "misses", "false_alarms", "correct_negatives"]
     xr.testing.assert_equal(pool(parts)[exact], whole[exact])
+
+
+@st.composite
+def ensembles(draw):
+    _, observed, weights = draw(pairs())
+    values = st.sampled_from([0.0, 0.5, 1.0, 2.5, 50.0, np.nan])
+    shape = (observed.shape[0], draw(st.integers(1, 4)), *observed.shape[1:])
+    members = draw(hnp.arrays(np.float64, shape, elements=values))
+    dims = (REF, "realization", *DIMS[1:])
+    return xr.DataArray(members, dims=dims, coords={"lead_time": LEADS}), observed.round(0), weights
+
+
+@settings(max_examples=8, deadline=None)
+@given(ensembles())
+def test_cases_of_ensembles_pool_to_the_whole_whether_kept_apart_or_not(pair):
+    members, observed, weights = pair
+    options = {"weights": weights, "thresholds": (0.5, 2.0)}
+    parts = [statistics(members[[i]], observed[[i]], **options) for i in range(len(observed))]
+    kept = [statistics(members[[i]], observed[[i]], **options, per_case=True) for i in range(len(observed))]
+    whole = statistics(members, observed, **options)
+    xr.testing.assert_allclose(pool(parts), whole, rtol=1e-10, atol=1e-10)
+    xr.testing.assert_allclose(pool([join_cases(kept)]), whole, rtol=1e-10, atol=1e-10)
+    each = statistics(members, observed, **options, per_case=True)
+    xr.testing.assert_allclose(join_cases(kept), each, rtol=1e-10, atol=1e-10)
+
+
+@settings(max_examples=15, deadline=None)
+@given(ensembles())
+def test_ensemble_scores_stay_in_their_ranges(pair):
+    members, observed, weights = pair
+    s = scores_from(statistics(members, observed, weights=weights, thresholds=(0.5, 2.0)))
+    for name in ("brier", "roc_area", "reliability", "hit_rate", "false_alarm_rate", "rank_histogram"):
+        assert bool((((s[name] >= -1e-9) & (s[name] <= 1 + 1e-9)) | s[name].isnull()).all()), name
+    assert bool(((s["crps"] >= -1e-9) | s["crps"].isnull()).all())
+    for name, dim in (("rank_histogram", "rank"), ("said_share", "yes_members")):
+        total = s[name].sum(dim)
+        assert bool(((abs(total - 1) < 1e-9) | (s["pixels"] == 0)).all()), name
 
 
 @settings(max_examples=25, deadline=None)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scores.categorical
 import scores.continuous
+import scores.probability
 import scores.spatial
 import xarray as xr
 
@@ -62,6 +63,14 @@ def test_events_agree_with_the_scores_package(pair, threshold):
     np.testing.assert_allclose(ours["frequency_bias"], table.frequency_bias(), rtol=1e-12)
 
 
+def test_the_mean_csi_agrees_with_the_scores_package(pair):
+    forecast, observed = pair
+    ours = _pooled(forecast, observed, thresholds=(1.0,))["csi_mean"].sel(threshold=1.0)
+    match = scores.categorical.ThresholdEventOperator(default_event_threshold=1.0, default_op_fn=operator.ge)
+    table = match.make_contingency_manager(forecast, observed).transform(preserve_dims=list(DIMS[:2]))
+    np.testing.assert_allclose(ours, table.critical_success_index().mean(DIMS[0]), rtol=1e-12)
+
+
 @pytest.mark.parametrize("cells", [1, 3, 7])
 def test_fss_agrees_with_the_scores_package_away_from_edges_and_missing_data(cells):
     """`scores` neither masks nor shortens windows at the edge, so events keep a window's distance from it."""
@@ -116,3 +125,86 @@ def test_scores_agree_with_plain_loops_over_masked_rain(pair):
         apart, size = np.sum([_plain_fss(f[i], o[i], ok[i], 1.0, 5) for i in range(len(f))], axis=0)
         fss = mine["fss"].sel(threshold=1.0, window="5cells").item()
         assert fss == pytest.approx(1 - apart / size, rel=1e-12)
+
+
+@pytest.fixture(scope="module")
+def ensemble(pair):
+    """Six members of intermittent rain, with missing points and many ties, and their observation."""
+    forecast, observed = pair
+    rng = np.random.default_rng(8)
+    spread = np.where(rng.random((6, *forecast.shape)) < 0.3, 0.0, rng.gamma(2.0, 0.5, (6, *forecast.shape)))
+    members = xr.DataArray(spread, dims=("realization", *DIMS)) * forecast
+    return members.where(forecast.notnull()).transpose(DIMS[0], "realization", ...), observed
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_ensemble_scores_agree_with_the_scores_package(ensemble, weighted):
+    members, observed = ensemble
+    weights = xr.DataArray(np.cos(np.linspace(0, 1.5, 26)), dims="y") if weighted else None
+    ours = _pooled(members, observed, weights=weights, thresholds=THRESHOLDS)
+    both = members.notnull().all("realization") & observed.notnull()
+    f, o = members.where(both), observed.where(both)
+    options = {"reduce_dims": WHOLE, "weights": weights}
+    for name, method in (("crps", "ecdf"), ("crps_fair", "fair")):
+        theirs = scores.probability.crps_for_ensemble(f, o, "realization", method=method, **options)
+        np.testing.assert_allclose(ours[name], theirs, rtol=1e-12, err_msg=name)
+    events = {"threshold": xr.DataArray(list(THRESHOLDS), dims="threshold")}
+    said = (f >= events["threshold"]).where(both).mean("realization", skipna=False)
+    brier = scores.probability.brier_score_for_ensemble(
+        f, o, "realization", list(THRESHOLDS), fair_correction=False, **options
+    )
+    np.testing.assert_allclose(ours["brier"].transpose(*brier.dims), brier, rtol=1e-12)
+    happened = (o >= events["threshold"]).where(both).astype(float)
+    area = (
+        scores.probability.roc_auc(said, happened, preserve_dims=["lead_time", "threshold"]) if not weighted else None
+    )
+    if area is not None:
+        np.testing.assert_allclose(ours["roc_area"].transpose(*area.dims), area, rtol=1e-12)
+
+
+def test_the_rank_histogram_agrees_with_the_scores_package(ensemble):
+    members, observed = ensemble
+    both = members.notnull().all("realization") & observed.notnull()
+    with pytest.warns(UserWarning, match="NaN"):
+        theirs = scores.probability.rank_histogram(
+            members.where(both), observed.where(both), "realization", preserve_dims=["lead_time"]
+        )
+    ours = _pooled(members, observed)["rank_histogram"]
+    np.testing.assert_array_equal(ours["rank"], theirs["rank"])
+    np.testing.assert_allclose(ours.transpose(*theirs.dims), theirs, rtol=1e-12)
+
+
+def test_the_power_spectrum_agrees_with_a_plain_sum_over_waves():
+    rng = np.random.default_rng(2)
+    truth, size = rng.normal(size=(9, 12)), (9, 12)
+    field = xr.DataArray(truth[None, None], dims=DIMS, coords={"lead_time": [np.timedelta64(5, "m").astype("m8[ns]")]})
+    ours = statistics(field, field, cell=2.0).isel(lead_time=0)
+    y, x = np.meshgrid(*(np.arange(n) + 0.5 for n in size), indexing="ij")
+    window = np.sin(np.pi * y / 9) ** 2 * np.sin(np.pi * x / 12) ** 2
+    seen = window * (truth - (window * truth).sum() / window.sum())
+    power = {}
+    for a in range(-4, 5):
+        for b in range(-5, 7):
+            k = np.hypot(a / 9, b / 12)
+            if 0 < k <= 0.5 + 1e-9:
+                wave = (seen * np.exp(-2j * np.pi * (a * y / 9 + b * x / 12))).sum()
+                band = int(np.floor(3 * np.log2(12 * k) + 1e-9))
+                power.setdefault(band, []).append(abs(wave) ** 2 / (truth.size * (window**2).sum()))
+    assert ours["waves"].values.tolist() == [len(power[b]) for b in sorted(power)]
+    np.testing.assert_allclose(ours["power_observed"], [np.mean(power[b]) for b in sorted(power)], rtol=1e-10)
+    assert ours["wavelength"].values[0] == pytest.approx(24.0)
+
+
+def test_scores_agree_with_pysteps(ensemble):
+    reason = "pysteps is not installed (it is no test dependency: it has no wheels, and wants a compiler)"
+    probscores = pytest.importorskip("pysteps.verification.probscores", reason=reason)
+    detcatscores = pytest.importorskip("pysteps.verification.detcatscores", reason=reason)
+    members, observed = ensemble
+    both = (members.notnull().all("realization") & observed.notnull()).isel(lead_time=0).values
+    f = members.isel(lead_time=0).transpose("realization", ...).values[:, both]
+    o = observed.isel(lead_time=0).values[both]
+    ours = _pooled(members, observed, thresholds=(1.0,)).isel(lead_time=0)
+    assert ours["crps"].item() == pytest.approx(probscores.CRPS(f, o), rel=1e-12)
+    theirs = detcatscores.det_cat_fct(f.mean(0), o, 1.0, ["POD", "FAR", "CSI", "BIAS"])
+    for mine, name in (("pod", "POD"), ("far", "FAR"), ("csi", "CSI"), ("frequency_bias", "BIAS")):
+        assert ours[mine].item() == pytest.approx(theirs[name], rel=1e-12), name

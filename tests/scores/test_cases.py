@@ -6,7 +6,7 @@ import xarray as xr
 from cubecast.baselines import persistence
 from cubecast.errors import InputError, UsageError
 from cubecast.product import build_forecast
-from cubecast.scores import cases, common_mask, pool, scores_from, statistics, verify_forecasts
+from cubecast.scores import cases, common_mask, join_cases, pool, scores_from, statistics, verify_forecasts
 from cubecast.steps import Step
 
 
@@ -193,8 +193,6 @@ def test_forecasts_that_do_not_fit_are_refused(setting):
         verify_forecasts({"a": one.isel(y=slice(1, None))}, cube)
     with pytest.raises(InputError, match="the grid of the forecast of 'a'"):
         verify_forecasts({"a": one.assign_coords(y=one["y"].values[::-1])}, cube)
-    with pytest.raises(InputError, match="ensemble"):
-        verify_forecasts({"a": one.expand_dims(realization=2)}, cube)
     with pytest.raises(InputError, match="region: found float64"):
         verify_forecasts({"a": one}, cube, region=cube[0].astype(float))
     with pytest.raises(UsageError, match="FSS windows without thresholds"):
@@ -216,3 +214,58 @@ def test_verification_is_statistics_of_aligned_arrays(setting):
     verified = verify_forecasts(systems, cube, thresholds=(1.0,), windows=(5,)).sel(system="model")
     for name in plain.data_vars:
         np.testing.assert_allclose(verified[name], plain[name], rtol=1e-12)
+
+
+def _ensemble(forecast, factors):
+    members = [forecast.assign(rainfall_rate=forecast["rainfall_rate"] * f) for f in factors]
+    found = xr.concat(members, xr.IndexVariable("realization", np.arange(len(factors))))
+    return found.assign(rainfall_rate=found["rainfall_rate"].assign_attrs(units="mm h-1"))
+
+
+def test_beside_an_ensemble_a_single_forecast_is_an_ensemble_of_one(setting):
+    cube, systems = setting
+    four, two = _ensemble(systems["model"], [0.5, 0.8, 1.2, 1.5]), _ensemble(systems["model"], [0.5, 1.5])
+    scores = scores_from(verify_forecasts({"four": four, "two": two, "one": systems["persistence"]}, cube))
+    alone = scores_from(verify_forecasts({"two": two}, cube)).sel(system="two")
+    together = scores.sel(system="two")
+    for name in ("mse", "csi", "blur", "crps", "crps_fair", "spread_error", "brier", "roc_area"):
+        np.testing.assert_allclose(together[name], alone[name], rtol=1e-12, err_msg=name)
+    np.testing.assert_allclose(together["rank_histogram"][..., :3].sum("rank"), 1)
+    assert together["rank_histogram"].sel(rank=[4, 5]).isnull().all()
+    assert together["reliability"].sel(yes_members=[3, 4]).isnull().all()
+    one = scores.sel(system="one")
+    np.testing.assert_allclose(one["crps"], one["mae"], rtol=1e-12)
+    assert one["crps_fair"].isnull().all()
+    assert "crps" not in scores_from(verify_forecasts(systems, cube))
+
+
+def test_a_pixel_counts_where_all_members_are_there(setting):
+    cube, systems = setting
+    holed = _ensemble(systems["model"], [1.0, 1.1, 0.9])
+    holed["rainfall_rate"][{"realization": 1, "y": slice(0, 6)}] = np.nan
+    sums = verify_forecasts({"e": holed, "p": systems["persistence"]}, cube)
+    assert (sums["pixels"] == 3 * 18 * 28).all()
+
+
+def test_sums_are_kept_for_each_case_when_asked(setting):
+    cube, systems = setting
+    each = verify_forecasts(systems, cube, per_case=True)
+    assert each.sizes["forecast_reference_time"] == 3
+    xr.testing.assert_allclose(pool([each]), verify_forecasts(systems, cube), rtol=1e-12)
+    first, rest = (
+        verify_forecasts({n: f.isel(forecast_reference_time=i) for n, f in systems.items()}, cube, per_case=True)
+        for i in ([0], [1, 2])
+    )
+    xr.testing.assert_allclose(join_cases([first, rest]), each, rtol=1e-12)
+    xr.testing.assert_allclose(scores_from(each), scores_from(verify_forecasts(systems, cube)), rtol=1e-12)
+
+
+def test_wavelengths_are_in_km_where_cells_have_a_size(setting):
+    cube, systems = setting
+    sums = verify_forecasts(systems, cube)
+    assert sums.attrs["wavelength_units"] == "km"
+    assert sums["wavelength"].values[-1] == pytest.approx(2.2, abs=0.2)
+    bare = {n: f.drop_vars(["y", "x"]) for n, f in systems.items()}
+    assert verify_forecasts(bare, cube.drop_vars(["y", "x"])).attrs["wavelength_units"] == "cells"
+    small = {n: f.isel(y=slice(0, 7)) for n, f in systems.items()}
+    assert "power_forecast" not in verify_forecasts(small, cube.isel(y=slice(0, 7)))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cubecast.scores import scores_from, statistics
+from cubecast.scores import pool, scores_from, statistics
 from cubecast.scores.categorical import at_least
 
 DIMS = ("forecast_reference_time", "lead_time", "y", "x")
@@ -45,3 +45,17 @@ def test_packed_values_reach_their_threshold():
     assert at_least(np.array([-2.00001]), -2.0).all()
     assert not at_least(np.array([-2.01]), -2.0).any()
     assert at_least(np.array([0.0]), 0.0).all()
+
+
+def test_csi_pooled_and_averaged_over_cases():
+    # case 1: 1 hit, 3 misses; case 2: 1 hit alone; case 3: no event at all
+    forecast, observed = (
+        np.array([f, [1, 0, 0, 0], [0, 0, 0, 0]], float).reshape(3, 1, 2, 2) for f in ([1, 0, 0, 0], [1, 1, 1, 1])
+    )
+    f, o = (xr.DataArray(a, dims=DIMS, coords=LEAD) for a in (forecast, observed))
+    scores = scores_from(statistics(f, o, thresholds=(1.0,)))
+    assert scores["csi"].item() == pytest.approx(2 / 5)
+    assert scores["csi_mean"].item() == pytest.approx((1 / 4 + 1) / 2)
+    parts = [statistics(f[[i]], o[[i]], thresholds=(1.0,)) for i in range(3)]
+    assert scores_from(pool(parts))["csi_mean"].item() == pytest.approx(5 / 8)
+    assert np.isnan(scores_from(parts[2])["csi_mean"].item())

@@ -73,12 +73,20 @@ def test_point_series(space):
         statistics(forecast, observed, thresholds=(0.0,), fss_windows={"3cells": 3})
 
 
+def test_errors_of_an_ensemble_are_those_of_its_mean(rain_pair):
+    forecast, observed = rain_pair()
+    members = xr.concat([forecast, 3 * forecast, 0 * forecast + 1], "realization")
+    mean = statistics(members.mean("realization", skipna=False), observed, **EVENTS)
+    found = statistics(members, observed, **EVENTS)
+    xr.testing.assert_allclose(found[list(mean.data_vars)], mean, rtol=1e-12)
+    reordered = statistics(members.transpose("lead_time", "y", "x", "realization", ...), observed, **EVENTS)
+    xr.testing.assert_allclose(reordered, found, rtol=1e-12)
+
+
 def test_refusals(rain_pair):
     forecast, observed = rain_pair()
     with pytest.raises(InputError, match=r"observations: found .*allowed: the forecast's"):
         statistics(forecast, observed[..., 1:])
-    with pytest.raises(InputError, match=r"verify its mean: forecast.mean\('realization'\)"):
-        statistics(forecast.expand_dims(realization=3), observed)
     with pytest.raises(InputError, match="no statistics to pool"):
         pool([])
 

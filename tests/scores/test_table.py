@@ -4,8 +4,8 @@ import pytest
 import xarray as xr
 
 from cubecast.baselines import climatology, persistence
-from cubecast.errors import UsageError
-from cubecast.scores import explain, scores_from, statistics, to_table, verify_forecasts
+from cubecast.errors import InputError, UsageError
+from cubecast.scores import explain, intervals, score_columns, scores_from, statistics, to_table, verify_forecasts
 
 
 def test_columns_and_values(rain):
@@ -15,9 +15,23 @@ def test_columns_and_values(rain):
     sums = verify_forecasts(systems, cube, thresholds=(0.1, 5), windows=("10km", 3))
     table = to_table(sums)
     events = [f"{n}_{t}" for t in ("0.1", "5") for n in ("pod", "far", "csi", "frequency_bias")]
+    events[4:4], events[9:] = ["csi_0.1_mean"], ["csi_5_mean"]
     fss = ["fss_0.1_10km", "fss_0.1_3cells", "fss_5_10km", "fss_5_3cells"]
     assert list(table.columns) == [
-        *("system", "lead_step", "lead_time", "lead_units", "units", "mse", "rmse", "mae", "bias", "corr"),
+        *(
+            "system",
+            "lead_step",
+            "lead_time",
+            "lead_units",
+            "units",
+            "mse",
+            "rmse",
+            "mae",
+            "bias",
+            "corr",
+            "power",
+            "blur_km",
+        ),
         *events,
         *fss,
         *("cases", "pixels"),
@@ -81,5 +95,27 @@ def test_every_score_column_is_explained():
     assert explain("frequency_bias_0.1")[0] == "frequency_bias"
     assert explain("fss_1_10km")[1].better == "higher is better"
     assert explain("bias")[1].perfect == 0
+    assert explain("csi_0.1")[0] == "csi"
+    assert explain("csi_0.1_mean")[0] == "csi_mean"
     with pytest.raises(UsageError, match="unknown score: found skill"):
         explain("skill")
+
+
+def test_bounds_stand_behind_the_scores(rain):
+    cube = rain(30)
+    systems = {"p": persistence(cube, reference=cube["time"].values[4:24], horizon=2)}
+    sums = verify_forecasts(systems, cube, per_case=True)
+    table = to_table(sums, bootstrap=30, block=2, seed=1)
+    plain = to_table(verify_forecasts(systems, cube))
+    pd.testing.assert_frame_equal(table[list(plain.columns)], plain)
+    scores = score_columns(plain)
+    assert scores == list(plain.columns[5:-2])
+    assert list(table.columns[len(plain.columns) :]) == [f"{c}{end}" for end in ("_low", "_high") for c in scores]
+    assert score_columns(table) == scores
+    low, high = intervals(sums, resamples=30, block=2, seed=1)
+    assert table["csi_1_mean_low"].tolist() == low["csi_mean"].sel(system="p", threshold=1.0).values.tolist()
+    assert table["blur_km_high"].tolist() == high["blur"].sel(system="p").values.tolist()
+    assert (table["mse_low"] <= table["mse"]).all()
+    pd.testing.assert_frame_equal(to_table(sums, bootstrap=30, block=2, seed=1), table)
+    with pytest.raises(InputError, match="per_case=True"):
+        to_table(verify_forecasts(systems, cube), bootstrap=9)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from cubecast.maps.colours import difference_style, field_style, shown, title_of
 from cubecast.maps.frames import forecast_frames, observed_values, time_text
 from cubecast.maps.panels import Panel, draw_panels
 from cubecast.maps.projection import find_place
-from cubecast.product import lead_texts
+from cubecast.product import REALIZATION, lead_texts
 
 FORMATS = (".png", ".pdf", ".svg")
 _PANELS = 6
@@ -118,6 +118,44 @@ def plot_comparison(
     ]
     place = find_place(frames.field)
     return draw_panels(rows, place, heading=frames.heading, coastline=coastline, attribution=attribution).figure
+
+
+def plot_systems(
+    forecasts: Mapping[str, xr.Dataset],
+    cube: xr.DataArray,
+    *,
+    variable: str | None = None,
+    reference: Any = None,
+    leads: Sequence[int] | None = None,
+    coastline: Coastline = "auto",
+    attribution: str | None = None,
+) -> Figure:
+    """Rows of maps: observed, then the forecast of each system in the same colours; one column a lead.
+
+    Args:
+        forecasts: by the name of the system, with the same reference times, leads and grid; see `cubecast.product`.
+        cube, variable, reference, leads, coastline, attribution: as `plot_comparison`.
+
+    Raises:
+        UsageError: no system, no such variable, reference time or lead.
+        InputError: not forecasts of fields; the cube lies on another grid or at other times.
+    """
+    if not forecasts:
+        raise UsageError("no map", found="no forecast", allowed="one system or more")
+    chosen = _spread(next(iter(forecasts.values())), leads, most=4)
+    made = {
+        name: forecast_frames(forecast, variable=variable, reference=reference, leads=chosen)
+        for name, forecast in forecasts.items()
+    }
+    first = next(iter(made.values()))
+    rows = {"Observed": observed_values(cube, first)} | {name: frames.values() for name, frames in made.items()}
+    style = field_style(first.field, [field for row in rows.values() for field in row])
+    mean = {name: ", mean of members" if REALIZATION in forecast.dims else "" for name, forecast in forecasts.items()}
+    titles = {name: [name.replace("_", " ") + mean[name]] * len(first.times) for name in made}
+    titles["Observed"] = [f"{lead}, {time}\nObserved" for lead, time in zip(first.leads, first.times, strict=True)]
+    panels = [[Panel(v, style, t) for v, t in zip(row, titles[name], strict=True)] for name, row in rows.items()]
+    place = find_place(first.field)
+    return draw_panels(panels, place, heading=first.heading, coastline=coastline, attribution=attribution).figure
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:

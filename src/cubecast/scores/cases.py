@@ -27,7 +27,8 @@ from cubecast.errors import InputError, UsageError
 from cubecast.product import REALIZATION, forecast_dim, names
 from cubecast.progress import Progress, follow
 from cubecast.scores.spatial import cell_km, latitude_dim, window_cells
-from cubecast.scores.statistics import Statistics, pool, statistics
+from cubecast.scores.spectrum import SMALLEST
+from cubecast.scores.statistics import Statistics, join_cases, pool, statistics
 
 SYSTEM = "system"
 THRESHOLDS = {"mm h-1": (0.1, 1.0, 5.0)}
@@ -45,12 +46,15 @@ def verify_forecasts(
     windows: Sequence[int | str] | None = None,
     area_weights: bool | None = None,
     region: xr.DataArray | None = None,
+    per_case: bool = False,
     progress: Progress | None = None,
 ) -> Statistics:
     """The verification statistics of some systems' forecasts for one chunk of reference times.
 
     The truth is the frame of ``cube`` at each valid time, missing where the cube has none. A point counts where the
-    truth and the forecasts of all systems are finite, in the region. Reference times are taken a few at a time, so
+    truth and the forecasts of all systems (all their members) are finite, in the region. Where one is an ensemble, the
+    others are scored as ensembles of one besides; fields have a spectrum, with wavelengths in km where the size of a
+    cell is known (at the mean latitude of a lat/lon grid), else in cells. Reference times are taken a few at a time, so
     that lazy forecasts and cubes need not fit into memory; `pool` adds up chunks.
 
     Args:
@@ -62,6 +66,7 @@ def verify_forecasts(
             thresholds on a grid of known cell size, else none.
         area_weights: weigh points by cos(latitude); None: on lat/lon grids.
         region: boolean (space dims), True where a point counts.
+        per_case: keep the sums of each reference time, as `bootstrap.intervals` needs them.
 
     Returns:
         Statistics with the dim ``system`` and the coordinate ``lead_step``; see `statistics`, `scores_from`,
@@ -76,42 +81,53 @@ def verify_forecasts(
     truth, step = select_channel(cube, variable), cube_step(cube)
     fields = {name: forecast[variable] for name, forecast in forecasts.items()}
     _check_forecasts(fields, truth)
-    events = dict(zip(("thresholds", "fss_windows"), _events(truth, thresholds, windows), strict=True))
+    options: dict[str, Any] = dict(
+        zip(("thresholds", "fss_windows"), _events(truth, thresholds, windows), strict=True), per_case=per_case
+    )
+    if len(space_dims(truth)) == 2 and min(truth.sizes[d] for d in space_dims(truth)) >= SMALLEST:
+        options["cell"] = cell_km(truth) or 1.0
     area = is_latlon(truth) if area_weights is None else area_weights
     weights = _place_weights(truth, area=area, region=region)
     first = next(iter(fields.values()))
     ref, lead, _ = names(forecast_dim(first))
-    case = 64 * max(1, first.size // max(1, first.sizes[ref]))  # bytes: the sums take many arrays of a case's size
+    largest = max(field.size for field in fields.values())
+    case = 64 * max(1, largest // max(1, first.sizes[ref]))  # bytes: the sums take many arrays of a case's size
     size = max(1, BLOCK_BYTES // case)
     parts = []
     for start in follow(range(0, first.sizes[ref], size), "verifying", -(-first.sizes[ref] // size), progress):
         chunk = {name: field.isel({ref: slice(start, start + size)}) for name, field in fields.items()}
-        parts.append(_chunk_statistics(chunk, truth, weights, events))
+        parts.append(_chunk_statistics(chunk, truth, weights, options))
     steps = np.rint(first[lead].values / step.lead(1)).astype(int)
     attrs = {"variable": variable, "units": channel_units(cube)[variable], "area_weights": str(bool(area))}
     attrs |= {"lead": lead} | {f"step_{k}": v for k, v in step.to_dict().items()}
-    return pool(parts).assign_coords(lead_step=(lead, steps)).assign_attrs(attrs)
+    attrs |= {"wavelength_units": "cells" if cell_km(truth) is None else "km"} if "cell" in options else {}
+    total = join_cases(parts) if per_case else pool(parts)
+    return total.assign_coords(lead_step=(lead, steps)).assign_attrs(attrs)
 
 
 def _chunk_statistics(
-    fields: Mapping[str, xr.DataArray], truth: xr.DataArray, weights: xr.DataArray, events: Mapping[str, Any]
+    fields: Mapping[str, xr.DataArray], truth: xr.DataArray, weights: xr.DataArray, options: Mapping[str, Any]
 ) -> Statistics:
     """The statistics of all systems over a few reference times, which are loaded here."""
     first = next(iter(fields.values()))
     ref, lead, valid = names(forecast_dim(first))
     dims = (ref, lead, *space_dims(truth))
     observed = _observed_at(truth, first[valid].transpose(ref, lead).values, dims=dims)
-    loaded = [field.transpose(*dims).load() for field in fields.values()]
+    loaded = [field.transpose(ref, ..., *dims[1:]).load() for field in fields.values()]
     same = common_mask(loaded, observed) * weights
-    sums = [statistics(field, observed, weights=same, **events) for field in loaded]
-    return xr.concat(sums, xr.IndexVariable(SYSTEM, list(fields)), join="exact")
+    if any(REALIZATION in field.dims for field in loaded):
+        loaded = [f if REALIZATION in f.dims else f.expand_dims(REALIZATION, axis=1) for f in loaded]
+    sums = [statistics(field, observed, weights=same, **options) for field in loaded]
+    # counts of members that a smaller ensemble does not have are 0
+    return xr.concat(sums, xr.IndexVariable(SYSTEM, list(fields)), join="outer", fill_value=0.0)
 
 
 def common_mask(forecasts: Iterable[xr.DataArray], observed: xr.DataArray) -> xr.DataArray:
     """True where the observation and all the forecasts are finite; without coordinates, in the observation's dims."""
     mask = np.isfinite(observed.values)
     for forecast in forecasts:
-        mask &= np.isfinite(forecast.transpose(*observed.dims).values)
+        finite = abs(forecast) < np.inf
+        mask &= (finite.all(REALIZATION) if REALIZATION in finite.dims else finite).transpose(*observed.dims).values
     return xr.DataArray(mask, dims=observed.dims)
 
 
@@ -138,12 +154,6 @@ def _check_forecasts(fields: Mapping[str, xr.DataArray], truth: xr.DataArray) ->
     space = space_dims(truth)
     sizes = {d: truth.sizes[d] for d in space}
     for name, field in fields.items():
-        if REALIZATION in field.dims:
-            raise InputError(
-                f"the forecast of {name!r} is an ensemble",
-                allowed="a single forecast",
-                remedy=f"verify its mean: forecast.mean('{REALIZATION}')",
-            )
         for dim in (ref, lead):
             if dim not in field.dims or not field.indexes[dim].equals(first.indexes[dim]):
                 raise InputError(
@@ -158,7 +168,7 @@ def _check_forecasts(fields: Mapping[str, xr.DataArray], truth: xr.DataArray) ->
                 allowed=repr(truth.attrs["units"]),
                 remedy="convert one of them with cubecast.convert_units",
             )
-        if set(field.dims) != {ref, lead, *space} or not same_places(field, truth, space):
+        if set(field.dims) - {REALIZATION} != {ref, lead, *space} or not same_places(field, truth, space):
             raise InputError(
                 f"the grid of the forecast of {name!r}",
                 found={str(d): field.sizes[d] for d in field.dims if d not in (ref, lead)},

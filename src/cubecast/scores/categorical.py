@@ -1,4 +1,8 @@
-"""Yes/no scores at thresholds: POD, FAR, CSI and frequency bias, from weighted contingency tables."""
+"""Yes/no scores at thresholds: POD, FAR, CSI and frequency bias, from weighted contingency tables.
+
+CSI comes in two ways: pooled (one table of all cases), and as the mean of the cases' own CSI. Large events rule the
+first, and every case counts the same in the second.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,11 @@ def contingency_sums(
     thresholds: Sequence[float],
     over: Sequence[str],
 ) -> dict[str, xr.DataArray]:
-    """Weighted contingency tables at each threshold (a last dim ``threshold``): the weights summed over ``over``."""
+    """Weighted contingency tables at each threshold (a last dim ``threshold``): the weights summed over ``over``.
+
+    Besides, ``case_csi``, the CSI of each table, and ``case_csi_defined``, whether it has one (else ``case_csi`` is 0):
+    summed over cases they give the mean CSI.
+    """
     found: dict[str, list[xr.DataArray]] = {"hits": [], "misses": [], "false_alarms": [], "correct_negatives": []}
     total = weights.sum(over, skipna=False)
     for threshold in thresholds:
@@ -37,7 +45,11 @@ def contingency_sums(
         found["false_alarms"].append(forecast_yes - hits)
         found["correct_negatives"].append(total - forecast_yes - observed_yes + hits)
     axis = xr.DataArray(np.asarray(thresholds, float), dims="threshold", name="threshold")
-    return {name: xr.concat(parts, axis).transpose(..., "threshold") for name, parts in found.items()}
+    tables = {name: xr.concat(parts, axis).transpose(..., "threshold") for name, parts in found.items()}
+    events = tables["hits"] + tables["misses"] + tables["false_alarms"]
+    defined = events > 0
+    case_csi = (tables["hits"] / events.where(defined)).fillna(0.0)
+    return {**tables, "case_csi": case_csi, "case_csi_defined": defined.astype(int)}
 
 
 def contingency_scores(sums: xr.Dataset) -> dict[str, xr.DataArray]:
@@ -46,6 +58,9 @@ def contingency_scores(sums: xr.Dataset) -> dict[str, xr.DataArray]:
     With hits h, misses m and false alarms f::
 
         pod = h / (h + m)    far = f / (h + f)    csi = h / (h + m + f)    frequency_bias = (h + f) / (h + m)
+
+    ``csi`` is that of the pooled table, as are the others; ``csi_mean`` is the mean of h / (h + m + f) of each case
+    over the cases in which it is defined (an event was forecast or observed).
     """
     if "hits" not in sums:
         return {}
@@ -63,4 +78,5 @@ def contingency_scores(sums: xr.Dataset) -> dict[str, xr.DataArray]:
         "csi": table.critical_success_index(),
         "frequency_bias": table.frequency_bias(),
     }
+    scores["csi_mean"] = sums["case_csi"] / sums["case_csi_defined"].where(sums["case_csi_defined"] > 0)
     return {name: score.where(np.isfinite(score)) for name, score in scores.items()}

@@ -1,0 +1,39 @@
+"""Which frames, reference times and pixels a verification counts."""
+
+import numpy as np
+import pytest
+
+from cubecast.errors import InputError, UsageError
+from cubecast.selection import select_period, select_references, select_region
+
+
+def test_a_period_has_both_of_its_ends(rain):
+    cube = rain(20)
+    assert select_period(cube, "2020-06-01T00:10", "2020-06-01T00:30").sizes["time"] == 5
+    assert select_period(cube, None, None).sizes["time"] == 20
+    with pytest.raises(UsageError, match="period noon to None"):
+        select_period(cube, "noon", None)
+    with pytest.raises(InputError, match="no frames to verify"):
+        select_period(cube, cube.time.values[-1], None)
+
+
+def test_references_have_a_history_and_a_lead_in_the_period(rain):
+    cube = rain(20, missing=[7])
+    times = cube.time.values
+    found = select_references(cube, cube, history=3, horizon=2)
+    assert np.array_equal(found, times[[2, 3, 4, 5, 6, 9, 10, 11, 12, 13, 14, 15, 16, 17]])
+    late = select_references(cube, select_period(cube, times[15], None), history=3, horizon=2)
+    assert np.array_equal(late, times[[13, 14, 15, 16, 17]])
+    with pytest.raises(InputError, match="no case to verify"):
+        select_references(cube, cube, history=15, horizon=2)
+
+
+def test_regions(rain):
+    cube = rain(6)
+    assert select_region(cube, {}, None) is None
+    south = select_region(cube, {"y": (0, 5000)}, None)
+    assert south.sum().item() == 6 * 28
+    both = select_region(cube, {"y": (0, 5000)}, 0.1)
+    assert both.sum().item() == (cube.isel(y=slice(-6, None)).min("time") >= 0.1).sum().item()
+    with pytest.raises(UsageError, match="region: found lat; allowed: y, x"):
+        select_region(cube, {"lat": (0, 1)}, None)
