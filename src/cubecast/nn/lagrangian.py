@@ -13,9 +13,6 @@ from cubecast.nn.layout import Layout
 from cubecast.nn.motion import WINDOW, estimate_motion
 from cubecast.shapes import Forecast, Frames, Points
 
-FADE = 24.0
-"""Pixels beyond the grid within which what the edge knows fades to 1/e."""
-
 
 @final
 class Lagrangian(nn.Module):
@@ -28,9 +25,9 @@ class Lagrangian(nn.Module):
 
     X_l(x) is where the air at x was l steps before (`cubecast.nn.advection.trajectories`). The frame at the reference
     time is not interpolated, so every forecast is interpolated once. What the history brings in from outside of the
-    grid is missing: 0, and 0 in the mask channels where there are any. What a forecast brings in from there is the
-    value of the nearest edge, fading with distance to 0 (in model space: dry, or the mean). Static fields stay where
-    they are at the reference time. With a forecaster that repeats the last frame this is extrapolation.
+    grid is missing: 0, and 0 in the mask channels where there are any. What a forecast brings in from there is
+    0, too (in model space: dry, or the mean): nothing is known of it. Static fields stay where they are at the
+    reference time. With a forecaster that repeats the last frame this is extrapolation.
 
     Motion is estimated, not learned; it has no parameters, and gradients reach the forecaster through the advection.
 
@@ -74,10 +71,9 @@ def _first(masks: Tensor | None, count: int) -> Tensor | None:
 
 
 def _bring(fields: Tensor, points: Points) -> Tensor:
-    """Each of the fields at its own points; beyond the grid, the edge that fades."""
+    """Each of the fields at its own points; 0 more than half a pixel beyond the grid."""
     exact = fields.to(points.dtype).flatten(0, 1)
     moved = F.grid_sample(exact, points.flatten(0, 1), padding_mode="border", align_corners=True)
     pixels = points.new_tensor([(n - 1) / 2 for n in (fields.shape[-1], fields.shape[-2])])
-    beyond = ((points.abs() - 1).clamp(min=0) * pixels).sum(dim=-1)
-    near = torch.exp(-(beyond - 1).clamp(min=0) / FADE)  # half a pixel out, the edge itself is still seen
-    return moved.unflatten(0, fields.shape[:2]) * near[:, :, None]
+    inside = ((points.abs() - 1) * pixels <= 0.5).all(dim=-1)
+    return moved.unflatten(0, fields.shape[:2]) * inside[:, :, None]
