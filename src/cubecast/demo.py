@@ -58,7 +58,7 @@ def run_demo(folder: str | Path, *, minutes: float, seed: int, progress: Progres
     leads = [0, 2, 5, 8, 11]
     save_figure(plot_comparison(nowcast, unseen, leads=leads), target / "maps" / "comparison.png")
     animate(nowcast, target / "nowcast.gif", cube=unseen)
-    evaluation = evaluate(unseen, model, baselines=["persistence"], progress=progress)
+    evaluation = evaluate(unseen, model, progress=progress)
     write_evaluation(evaluation, target, model=model, cube=unseen)
     table = evaluation.table
     mse = table.pivot_table(index="lead_step", columns="system", values="mse")
@@ -77,8 +77,7 @@ def demo_config(*, minutes: float, seed: int) -> Config:
         "rain",
         history=6,
         horizon=12,
-        crop=64,
-        crops_per_window=2,
+        crop=None,
         batch_size=4,
         hidden_channels=[32, 32],
         epochs=30,
