@@ -88,12 +88,15 @@ class Ledger:
         """The same by reason."""
         return {reason: n for (kind, reason), n in sorted(self.counts.items()) if kind == what and n}
 
+    def open_steps(self, below: int) -> list[int]:
+        """Due steps below ``below`` of which nothing is known yet."""
+        first = below if self.first is None else self.first
+        return [s for s in range(first, min(below, self.newest + 1)) if s not in self.outcomes]
+
     @property
     def waiting(self) -> int:
-        """Due steps of which nothing is known yet."""
-        if self.first is None:
-            return 0
-        return sum(s not in self.outcomes for s in range(self.first, self.newest + 1))
+        """How many due steps nothing is known of yet."""
+        return len(self.open_steps(self.newest + 1))
 
     @property
     def due(self) -> int:

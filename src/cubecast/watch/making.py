@@ -69,11 +69,11 @@ class Maker:
         path = self.outbox.forecast_path(frame.time)
         write_forecast(forecast, path)
         done = self.clock()
-        met = done <= frame.arrival + self.rules.deadline
+        met = bool(done <= frame.arrival + self.rules.deadline)
         self.met, self.missed = self.met + met, self.missed + (not met)
         self.last = Made(frame.time, path, done, time.perf_counter() - begin, age, met, filled)
         logger.info("%s in %.1f s, deadline %s", path, self.last.seconds, "met" if met else "missed")
-        is_latest = self._latest is None or frame.time >= self._latest
+        is_latest = self._latest is None or bool(frame.time >= self._latest)
         self._latest = frame.time if is_latest else self._latest
         if is_latest:
             self._try("latest", lambda: self.outbox.point(path))

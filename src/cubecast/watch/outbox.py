@@ -50,7 +50,6 @@ class Outbox:
     """
 
     def __init__(self, path: Path, link: Callable[[str, Path], None] = os.symlink) -> None:
-        make_folder(path)
         self.path, self._link = path, link
         self._others: set[str] = set()
 
@@ -59,8 +58,9 @@ class Outbox:
         """Keep other watchers out; the operating system lets go of the lock when the process ends, however it does.
 
         Raises:
-            OutputError: another process holds it.
+            OutputError: another process holds it, or the folder cannot be made.
         """
+        make_folder(self.path)
         with open(self.path / _LOCK_FILE, "a+", encoding="ascii") as file:
             if not _lock(file):
                 file.seek(0)

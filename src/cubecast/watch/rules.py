@@ -75,7 +75,11 @@ class Rules:
             value = getattr(self, name)
             if value is None:
                 continue
-            if not value >= low or (name in ("poll", "keep") and not value > 0) or (math.isinf(value) and name == "poll"):
+            if (
+                not value >= low
+                or (name in ("poll", "keep") and not value > 0)
+                or (math.isinf(value) and name == "poll")
+            ):
                 allowed = "more than 0" if name in ("poll", "keep") else "0 or more"
                 raise UsageError(f"--{name}", found=value, allowed=allowed)
 

@@ -32,7 +32,7 @@ class Frame:
     arrival: float
 
 
-class Refusal(Exception):  # noqa: N818 - not an error: the watch goes on
+class Refusal(Exception):
     """A frame is not taken: a word to count it by, and a line that says why."""
 
     def __init__(self, word: str, line: str) -> None:
@@ -112,7 +112,7 @@ class Series:
     def time(self, number: int) -> np.datetime64:
         """The time of a step: of its frame where there is one."""
         frame = self.frames.get(number)
-        return self.step.add(self.origin, number)[()] if frame is None else frame.time
+        return self.step.add(np.array([self.origin]), number)[0] if frame is None else frame.time
 
     def missing(self, last: int, count: int) -> list[int]:
         """The steps without a frame among the ``count`` up to ``last``."""
