@@ -84,7 +84,7 @@ class Outbox:
 
     def times(self) -> list[np.datetime64]:
         """The reference times of the forecasts that are there, sorted; a name is there only when its file is whole."""
-        found = [stem_time(p.stem) for p in self.path.glob("nowcast_*.nc")]
+        found = [stem_time(p.stem) for p in self.path.glob("nowcast_*.nc") if p.is_file()]
         return sorted(t for t in found if t is not None)
 
     def forecast_path(self, time: np.datetime64) -> Path:

@@ -110,18 +110,25 @@ class Planner:
         frame = series.frames[number]
         age = now - seconds_of(frame.time)
         if age > self.rules.stale:
+            self._give_up(number)
             return self._end(number, SKIPPED, "stale", f"its newest frame is {age:.0f} s old")
         missing = series.missing(number, self.intake.history)
         waited = now >= frame.arrival + self.rules.waiting(self.maker.seconds)
         if missing and not (final or waited or self._given_up.issuperset(missing)):
             return []
         self._given_up.update(missing)
-        for step in [n for n in self.ledger.open_steps(number) if n not in series.frames]:
-            self._end(step, SKIPPED, "missing", "no frame of that time came")
+        self._give_up(number)
         if not series.can_fill(missing, self.rules.fill):
             times = ", ".join(shown(series.time(n)) for n in missing)
             return self._end(number, SKIPPED, "history", f"{len(missing)} frames of its history are missing: {times}")
         return self._make(number, missing, final or now >= frame.arrival + self.rules.deadline)
+
+    def _give_up(self, below: int) -> None:
+        """No frame of a step below ``below`` is expected any more; one that comes is taken all the same."""
+        series = self.intake.series
+        assert series is not None
+        for step in [n for n in self.ledger.open_steps(below) if n not in series.frames]:
+            self._end(step, SKIPPED, "missing", "no frame of that time came")
 
     def _make(self, number: int, missing: Sequence[int], final: bool) -> list[Path]:
         series = self.intake.series

@@ -89,7 +89,7 @@ class Report:
             "file": frame.name,
             "arrival": iso(frame.arrival),
             "age_seconds": round(age, 3),
-            "stale": age > self.rules.stale,
+            "stale": bool(age > self.rules.stale),
         }
 
 
