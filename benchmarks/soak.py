@@ -154,9 +154,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.getLogger("cubecast").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
-        found = soak(
-            Path(folder), cycles=options.cycles, faulty=options.faulty, maps=options.maps, seed=options.seed
-        )
+        found = soak(Path(folder), cycles=options.cycles, faulty=options.faulty, maps=options.maps, seed=options.seed)
     text = json.dumps(found, indent=1)
     print(text)
     if options.json:

@@ -10,7 +10,23 @@ import typer
 from cubecast.arguments import Model, Precision, StaticFile, Variable, check_folder, open_static_fields
 from cubecast.errors import FailedError
 
-Seconds = float | None
+Poll = Annotated[
+    float | None, typer.Option(help="Seconds between two looks at the folder. [a sixtieth of a step, 0.5 to 30]")
+]
+Deadline = Annotated[
+    float | None,
+    typer.Option(help="Seconds from a frame's arrival to its forecast; late frames are waited for. [a step]"),
+]
+Patience = Annotated[
+    float | None, typer.Option(help="Seconds that a file which cannot be read is tried again. [a step]")
+]
+Stale = Annotated[
+    float | None, typer.Option(help="No forecast after a frame that is older than these seconds. [the horizon]")
+]
+Fill = Annotated[int, typer.Option(min=0, help="Most missing frames of a history that are interpolated.")]
+Keep = Annotated[
+    float | None, typer.Option(metavar="DAYS", help="Remove forecasts and maps of older reference times. [never]")
+]
 
 
 def watch_command(
@@ -21,21 +37,12 @@ def watch_command(
     ],
     once: Annotated[bool, typer.Option("--once", help="Process what is there and end, for cron.")] = False,
     pattern: Annotated[str, typer.Option(metavar="PATTERN", help="Names of the files, quoted: '*.nc'.")] = "*",
-    poll: Annotated[Seconds, typer.Option(help="Seconds between two looks. [a sixtieth of a step, 0.5 to 30]")] = None,
-    deadline: Annotated[
-        Seconds,
-        typer.Option(help="Seconds from a frame's arrival to its forecast; late frames are waited for. [a step]"),
-    ] = None,
-    patience: Annotated[
-        Seconds, typer.Option(help="Seconds that a file which cannot be read is tried again. [a step]")
-    ] = None,
-    stale: Annotated[
-        Seconds, typer.Option(help="No forecast after a frame older than these seconds. [the horizon]")
-    ] = None,
-    fill: Annotated[int, typer.Option(min=0, help="Most missing frames of a history that are interpolated.")] = 1,
-    keep: Annotated[
-        float | None, typer.Option(metavar="DAYS", help="Remove forecasts and maps that are older. [never]")
-    ] = None,
+    poll: Poll = None,
+    deadline: Deadline = None,
+    patience: Patience = None,
+    stale: Stale = None,
+    fill: Fill = 1,
+    keep: Keep = None,
     maps: Annotated[bool, typer.Option("--maps", help="Draw maps of each forecast too, under maps/.")] = False,
     horizon: Annotated[int | None, typer.Option(min=1, help="Frames to forecast. [as trained]")] = None,
     precision: Precision = None,

@@ -51,7 +51,9 @@ class Site:
     def path(self, i: float, suffix: str = "") -> Path:
         return self.frames / f"rain_{str(self.time(i)).replace(':', '')[:17]}{suffix}.nc"
 
-    def put(self, *numbers: int, suffix: str = "", change: Callable[[xr.DataArray], xr.DataArray] | None = None) -> None:
+    def put(
+        self, *numbers: int, suffix: str = "", change: Callable[[xr.DataArray], xr.DataArray] | None = None
+    ) -> None:
         """Write frames, each into a file of its own that is newer than those before."""
         for i in numbers:
             cube = self.cube.isel(time=[i])
@@ -91,4 +93,3 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path, loaded: Nowcaster, rain: Callable[..., xr.DataArray]) -> Site:
     return Site(tmp_path, loaded, rain(60, size=(16, 16)))
-

@@ -37,4 +37,6 @@ def test_a_lost_forecast_a_leak_and_an_open_handle_are_seen(soak):
     assert "accounts" in soak.complaints({**good, "forecasts": {**accounts, "skipped": 9}}, allowed=2.0)[0]
     assert "due in" in soak.complaints({**good, "cycles": 70}, allowed=2.0)[0]
     assert "memory" in soak.complaints({**good, "measured": {15: point(100.0, 8), 60: point(103.0, 8)}}, allowed=2.0)[0]
-    assert "handles" in soak.complaints({**good, "measured": {15: point(100.0, 8), 60: point(101.0, 9)}}, allowed=2.0)[0]
+    assert (
+        "handles" in soak.complaints({**good, "measured": {15: point(100.0, 8), 60: point(101.0, 9)}}, allowed=2.0)[0]
+    )

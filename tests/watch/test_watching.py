@@ -421,7 +421,9 @@ def test_rules_follow_from_the_step(loaded):
     assert rules.waiting(1000) == 150
 
 
-@pytest.mark.parametrize("wrong", [{"poll": 0.0}, {"deadline": -1.0}, {"keep": 0.0}, {"fill": -1}, {"stale": float("nan")}])
+@pytest.mark.parametrize(
+    "wrong", [{"poll": 0.0}, {"deadline": -1.0}, {"keep": 0.0}, {"fill": -1}, {"stale": float("nan")}]
+)
 def test_wrong_rules_are_usage_errors(loaded, wrong):
     with pytest.raises(UsageError, match=f"--{next(iter(wrong))}"):
         Rules.build(loaded.step, 12, **wrong)
