@@ -14,6 +14,7 @@ from cubecast.errors import InputError
 from cubecast.forecast import check_step
 from cubecast.nowcaster import Nowcaster
 from cubecast.sources import open_cube
+from cubecast.sources.blocks import stored_frames
 from cubecast.sources.joining import same_grid
 from cubecast.steps import Step
 
@@ -67,7 +68,9 @@ def load_frame(cube: xr.DataArray, index: int, *, name: str, mtime: int, arrival
         InputError: the values cannot be read.
         Refusal: not one of them was observed.
     """
-    time, values = cube[sequence_dim(cube)].values[index], cube[index].values
+    time, frames = cube[sequence_dim(cube)].values[index], stored_frames(cube)
+    # past dask, which remembers the name of every array that it ever computed (100,000 of them)
+    values = cube[index].values if frames is None else frames[index : index + 1][0]
     if not np.isfinite(values).any():
         raise Refusal("empty", f"{name}: no observed value at {shown(time)}")
     return Frame(time, np.array(values, dtype=np.result_type(values, np.float32)), name, mtime, arrival)
