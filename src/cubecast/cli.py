@@ -1,4 +1,4 @@
-"""The ``cubecast`` command: info, train, forecast, verify, map, demo. Data go to stdout, logs and bars to stderr."""
+"""The ``cubecast`` command, one function a subcommand. Data go to stdout, logs and bars to stderr."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ from cubecast.arguments import (
     read_time,
 )
 from cubecast.errors import UsageError
+from cubecast.watch_command import watch_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -178,6 +179,9 @@ def forecast(
     result = loaded.predict(cube, at=times, horizon=horizon, static=fields, precision=precision, progress=bar)
     write_forecast(match_distribution(result, cube) if matched else result, output)
     typer.echo(str(output))
+
+
+app.command(name="watch")(watch_command)
 
 
 @app.command(name="verify")

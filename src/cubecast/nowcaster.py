@@ -152,9 +152,7 @@ class Nowcaster:
             UsageError: a horizon below 1, or another precision.
         """
         network, channels, step = self._fitted()
-        check_cube(cube)
-        self._check_kind([cube])
-        channels.check(cube)
+        self.check(cube)
         history = self.config.task.history
         if cube.shape[0] < history:
             raise ModelMismatchError(
@@ -181,6 +179,16 @@ class Nowcaster:
             attrs=self._attrs(cube),
             progress=progress,
         )
+
+    def check(self, cube: xr.DataArray) -> None:
+        """Refuse a cube that is not of this model's variables, units and kind; its values are not read.
+
+        Raises:
+            InputError: not a cube (see `cubecast.cube`); ModelMismatchError: not one for this model.
+        """
+        check_cube(cube)
+        self._check_kind([cube])
+        self._fitted()[1].check(cube)
 
     def save(self, directory: str | Path) -> Path:
         """Write the model to a folder: weights (safetensors), model.json with their SHA-256, and config.yaml.

@@ -8,7 +8,7 @@ from typing import Any
 import netCDF4
 import xarray as xr
 
-from cubecast.cube import CHANNEL, check_cube, sequence_dim
+from cubecast.cube import CHANNEL, check_cube, cube_step, sequence_dim
 from cubecast.errors import CubecastError, InputError, UsageError
 from cubecast.progress import Progress, follow
 from cubecast.sources import classic, knmi, netcdf, odim
@@ -72,7 +72,13 @@ def open_cubes(
 
     Files of different grids become different cubes; those of one grid become one cube, with gaps.
     """
-    return [_finish(p, start, end) for p in _open(source, variable, chunks, progress)]
+    parts = _open(source, variable, chunks, progress)
+    for part in parts if len(parts) > 1 else []:
+        try:
+            cube_step(part.cube)  # a lone frame beside others is a mistake: which file is it?
+        except InputError as error:
+            raise InputError(f"{part.origin}: {error}") from error
+    return [_finish(p, start, end) for p in parts]
 
 
 def open_static(source: Source) -> xr.Dataset:
