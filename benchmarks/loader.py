@@ -174,8 +174,7 @@ def memory(path: Path, samples: int) -> None:
         done += len(batch.inputs)
         if done >= samples:
             break
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    print(int(peak.split()[1]) / 1024)
+    print(timing.resident("VmHWM") / 1024)
 
 
 def waiting(path: Path) -> None:

@@ -47,6 +47,12 @@ def ratio(seconds: Mapping[str, list[float]], slow: str, fast: str) -> dict[str,
     return {"median": median, "min": min(each), "max": max(each)}
 
 
+def resident(name: str) -> int:
+    """Resident memory of this process in kB: ``VmRSS`` now, ``VmHWM`` at its peak."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
 def machine(device: str) -> dict[str, Any]:
     """Processor, what it multiplies in bf16, threads and versions."""
     names = [n for n in _lines("/proc/cpuinfo") if n.startswith("model name")]

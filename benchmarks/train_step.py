@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from peers import MlcastGRU, Plain, TorchGeo, available
-from timing import machine, ratio, rounds, write
+from timing import machine, ratio, resident, rounds, write
 from torch import Tensor, nn
 
 from cubecast.nn import ConvGRUCell, ConvLSTMCell, RecurrentLayer, choose_engine
@@ -180,12 +180,6 @@ def measure_memory(options: argparse.Namespace) -> None:
     before = resident("VmRSS")
     training(module, x, dtype)()
     print((resident("VmHWM") - before) / 1024)
-
-
-def resident(name: str) -> int:
-    """Resident memory of this process in kB: ``VmRSS`` now, ``VmHWM`` at its peak."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def measure(options: argparse.Namespace) -> None:

@@ -22,6 +22,7 @@ import cubecast
 from cubecast.atomic import make_folder
 from cubecast.errors import CubecastError, InputError, UsageError
 from cubecast.forecast import possible_references
+from cubecast.product import file_stem
 from cubecast.sources import open_static
 
 err = Console(stderr=True, highlight=False)
@@ -38,12 +39,6 @@ def choose(cube: xr.DataArray, history: int, start: str | None, end: str | None,
         frames = f"{cube.sizes[cube.dims[0]]} frames from {cube[cube.dims[0]].values[0]} on"
         raise InputError(f"no time with a history of {history} frames", found=frames, remedy="widen --start, --end")
     return times
-
-
-def file_name(time: Any) -> str:
-    """The name of the forecast after ``time``, in the order of time."""
-    text = np.datetime_as_string(time, unit="s") if isinstance(time, np.datetime64) else f"{time:g}"
-    return f"nowcast_{text.replace('-', '').replace(':', '')}.nc"
 
 
 def forecast(
@@ -77,7 +72,7 @@ def batch(
     make_folder(folder)
     written, there, failed = 0, 0, []
     for time in track(times, description=folder.name, console=err, disable=not err.is_terminal):
-        path = folder / file_name(time)
+        path = folder / f"{file_stem(time)}.nc"
         if path.is_file():
             there += 1
             continue

@@ -43,8 +43,8 @@ def _usage(message: str) -> str:
     if message.startswith("Usage:"):
         return f"{message}\n"
     text = " ".join(message.split()).rstrip(".")
-    if "unexpected extra argument" in text:  # all files that a shell made of a pattern
-        text = f"{text[:160]}...; quote patterns: --observed 'radar/*.nc'" if len(text) > 160 else text
+    if "unexpected extra argument" in text and len(text) > 160:  # all files that a shell made of a pattern
+        text = f"{text[:160]}...; quote patterns: --observed 'radar/*.nc'"
     return f"cubecast: error: {text[0].lower()}{text[1:]}; 'cubecast COMMAND --help' lists what there is\n"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, overload
 
 import typer
 import yaml
@@ -73,19 +73,25 @@ def bar(items: Iterable[Any], description: str, total: int | None) -> Iterable[A
     return track(items, description, total=total, console=err, disable=not err.is_terminal)
 
 
+@overload
+def sole(given: list[str]) -> str | list[str]: ...
+@overload
+def sole(given: None) -> None: ...
+def sole(given: list[str] | None) -> str | list[str] | None:
+    """The only one of what an option or argument was given; several, or None, as they are."""
+    return given[0] if given and len(given) == 1 else given
+
+
 def open_all(files: list[str], variable: list[str] | None, start: str | None, end: str | None) -> list[xr.DataArray]:
     from cubecast.sources import open_cubes
 
-    chosen = variable[0] if variable and len(variable) == 1 else variable
-    source = files[0] if len(files) == 1 else files
-    return open_cubes(source, variable=chosen, start=start, end=end, progress=bar)
+    return open_cubes(sole(files), variable=sole(variable), start=start, end=end, progress=bar)
 
 
 def open_one(files: list[str], variable: list[str] | None) -> xr.DataArray:
     from cubecast.sources import open_cube
 
-    chosen = variable[0] if variable and len(variable) == 1 else variable
-    return open_cube(files[0] if len(files) == 1 else files, variable=chosen, progress=bar)
+    return open_cube(sole(files), variable=sole(variable), progress=bar)
 
 
 def open_static_fields(path: str | None, cubes: list[xr.DataArray], one: bool = False) -> Any:

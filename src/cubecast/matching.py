@@ -56,8 +56,8 @@ def match_distribution(forecast: xr.Dataset, cube: xr.DataArray) -> xr.Dataset:
 def _matched(field: Array, observed: Array) -> Array:
     both = np.isfinite(field) & np.isfinite(observed)
     result = field.copy()
-    values, order = field[both], np.argsort(field[both], kind="stable")
+    values = field[both]
     wanted = np.empty_like(values)
-    wanted[order] = np.sort(observed[both])
+    wanted[np.argsort(values, kind="stable")] = np.sort(observed[both])
     result[both] = np.where(values > 0, wanted, values)
     return result

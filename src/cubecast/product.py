@@ -32,6 +32,12 @@ def forecast_dim(forecast: xr.Dataset | xr.DataArray) -> str:
     return next(str(d)[len(prefix) :] for d in forecast.dims if str(d).startswith(prefix))
 
 
+def file_stem(reference: Any) -> str:
+    """The name of the file of a forecast, without its suffix: for times, sorted by name is sorted by time."""
+    text = np.datetime_as_string(reference, unit="s") if isinstance(reference, np.datetime64) else f"{reference:g}"
+    return f"nowcast_{text.replace('-', '').replace(':', '')}"
+
+
 def lead_texts(leads: npt.NDArray[Any]) -> list[str]:
     """Leads in words, all in the largest unit in which they are whole: ``30 min``, ``2 h``, ``1 d``, ``3 months``."""
     if not np.issubdtype(leads.dtype, np.timedelta64):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cubecast.arguments import Model, Precision, StaticFile, Variable, check_folder, open_static_fields
+from cubecast.arguments import Model, Precision, StaticFile, Variable, check_folder, open_static_fields, sole
 from cubecast.errors import FailedError
 
 Poll = Annotated[
@@ -64,7 +64,7 @@ def watch_command(
         Outbox(output),
         rules,
         pattern=pattern,
-        variable=variable[0] if variable and len(variable) == 1 else variable,
+        variable=sole(variable),
         once=once,
         horizon=horizon,
         precision=precision,

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from cubecast.errors import OutputError
+from cubecast.product import file_stem
 from cubecast.watch import Outbox
-from cubecast.watch.outbox import stem, stem_time
+from cubecast.watch.outbox import stem_time
 from cubecast.write import read_forecast
 
 HOLD = """
@@ -27,7 +28,7 @@ with Outbox(Path(sys.argv[1])).held():
 
 def test_names_sort_by_time_and_lead_back_to_it():
     times = np.datetime64("2020-12-31T23:50:00", "ns") + np.arange(9) * np.timedelta64(307, "s")
-    names = [stem(t) for t in times]
+    names = [file_stem(t) for t in times]
     assert names == sorted(names)
     assert [stem_time(n) for n in names] == list(times)
     assert stem_time("nowcast_20201399T000000") is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import final
 
 import torch
@@ -20,7 +19,6 @@ from cubecast.nn.gates import (
 )
 from cubecast.nn.maps import Map, cast
 from cubecast.nn.sequence import FusedSequence, Saved
-from cubecast.nn.way import Way
 
 _AFTER, _AFTER_GRADIENT = Kernel(gru_after), Kernel(gru_after_gradient)
 _RESET, _BEFORE = Kernel(gru_reset), Kernel(gru_before)
@@ -34,17 +32,10 @@ class GRUSequence(FusedSequence):
     With ``reset="after"`` no map waits for a gate: U_r, U_z and U_n are one. With ``before`` U_n waits for r.
     """
 
-    def __init__(
-        self,
-        way: Way,
-        cell: Cell,
-        x: Tensor | None,
-        states: tuple[Tensor | None, ...],
-        weights: Mapping[str, Tensor],
-    ) -> None:
-        super().__init__(way, cell, x, states, weights)
-        if x is not None:
-            self.of_input = Map(weights["input.weight"], weights.get("input.bias"), way.dtype)
+    def prepare(self, cell: Cell) -> None:
+        """See `FusedSequence.prepare`."""
+        if self.x is not None:
+            self.of_input = Map(self.weights["input.weight"], self.weights.get("input.bias"), self.way.dtype)
         self.reset_before = cell.reset == "before"
         self.stacked = ("gates",) if self.reset_before else ("gates", "candidate")
         self.of_hidden = self._stack(*self.stacked)

@@ -57,17 +57,15 @@ class Lagrangian(nn.Module):
         motion = estimate_motion(values[:, :, :outputs], seen, window=self.window)
         past = frames.shape[1] - 1
         points = trajectories(motion, max(past, horizon))
-        carried, there = interpolate(values[:, :-1], points[:, :past].flip(1), observed=_first(masks, past))
+        carried, there = interpolate(
+            values[:, :-1], points[:, :past].flip(1), observed=None if masks is None else masks[:, :past]
+        )
         parts = [torch.cat([carried.to(values.dtype), values[:, -1:]], dim=1)]
         if masks is not None:
             parts.append(torch.cat([there, masks[:, -1:]], dim=1).to(frames.dtype))
         still = others[:, :, inputs:] if masks is not None else others
         grown = self.forecaster(torch.cat([*parts, still], dim=2), horizon)
         return _bring(grown, points[:, :horizon])
-
-
-def _first(masks: Tensor | None, count: int) -> Tensor | None:
-    return None if masks is None else masks[:, :count]
 
 
 def _bring(fields: Tensor, points: Points) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 from typing import final
 
@@ -14,7 +13,6 @@ from cubecast.nn.compiled import Kernel
 from cubecast.nn.gates import lstm, lstm_gradient
 from cubecast.nn.maps import Map
 from cubecast.nn.sequence import FusedSequence, Saved
-from cubecast.nn.way import Way
 
 _STEP, _GRADIENT = Kernel(lstm), Kernel(lstm_gradient)
 
@@ -23,23 +21,18 @@ _STEP, _GRADIENT = Kernel(lstm), Kernel(lstm_gradient)
 class LSTMSequence(FusedSequence):
     """`cubecast.nn.conv_lstm.ConvLSTMCell` and `cubecast.nn.lstm.LSTMCell`; kept is what went into the gates."""
 
-    def __init__(
-        self,
-        way: Way,
-        cell: Cell,
-        x: Tensor | None,
-        states: tuple[Tensor | None, ...],
-        weights: Mapping[str, Tensor],
-    ) -> None:
-        super().__init__(way, cell, x, states, weights)
-        self.name = "conv" if "conv.weight" in weights else "linear"
-        weight, bias = weights[f"{self.name}.weight"], weights.get(f"{self.name}.bias")
-        self.map = Map(weight, bias, way.dtype)
-        self.of_hidden = Map(weight[:, self.width :], None, way.dtype)
-        if x is not None:
-            self.of_input = Map(weight[:, : self.width], bias, way.dtype)
-        if "peepholes" in weights:
-            rows = weights["peepholes"].detach().to(way.state_dtype).movedim(1, -1).reshape(3, -1, self.channels)
+    def prepare(self, cell: Cell) -> None:
+        """See `FusedSequence.prepare`."""
+        self.name = "conv" if "conv.weight" in self.weights else "linear"
+        weight, bias = self.weights[f"{self.name}.weight"], self.weights.get(f"{self.name}.bias")
+        self.map = Map(weight, bias, self.way.dtype)
+        self.of_hidden = Map(weight[:, self.width :], None, self.way.dtype)
+        if self.x is not None:
+            self.of_input = Map(weight[:, : self.width], bias, self.way.dtype)
+        if "peepholes" in self.weights:
+            rows = (
+                self.weights["peepholes"].detach().to(self.way.state_dtype).movedim(1, -1).reshape(3, -1, self.channels)
+            )
             self.samples = self.batch if rows.shape[1] > 1 else 0
             self.whole = (rows if self.samples else rows[:, 0]).clone()
 

@@ -84,6 +84,11 @@ class FusedSequence(ABC):
         self.whole: Tensor | None = None
         self.wanted: set[str] = set()
         self.d_weights: dict[str, Tensor] = {}
+        self.prepare(cell)
+
+    @abstractmethod
+    def prepare(self, cell: Cell) -> None:
+        """Make the maps of the cell, and what else its steps need, from `weights`."""
 
     @abstractmethod
     def step(

@@ -14,7 +14,7 @@ from cubecast.errors import CubecastError
 from cubecast.nowcaster import Nowcaster
 from cubecast.watch.folder import Folder
 from cubecast.watch.rules import Rules
-from cubecast.watch.series import Frame, Refusal, Series, load_frame, open_frames, shown
+from cubecast.watch.series import Frame, Refusal, Series, load_frame, open_frames, seconds_of, shown
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ class Intake:
         self._rival.drop(max(self._rival.frames, default=0) - self.window + 1)
 
     def _check_future(self, frame: Frame, now: float) -> None:
-        ahead = frame.time.astype("datetime64[ns]").astype(np.int64) / 1e9 - now
+        ahead = seconds_of(frame.time) - now
         if ahead > self.rules.span:
             raise Refusal("future", f"{frame.name}: {shown(frame.time)} is {ahead:.0f} s ahead of the clock")
 

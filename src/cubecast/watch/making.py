@@ -17,7 +17,7 @@ from cubecast.errors import CubecastError
 from cubecast.nowcaster import Nowcaster
 from cubecast.watch.outbox import MARK, Outbox
 from cubecast.watch.rules import Rules
-from cubecast.watch.series import Series, shown
+from cubecast.watch.series import Series, seconds_of, shown
 from cubecast.write import read_forecast, write_forecast
 
 logger = logging.getLogger(__name__)
@@ -124,8 +124,3 @@ class Maker:
             "filled_frames_count": len(filled),
             "comment": comment,
         }
-
-
-def seconds_of(moment: np.datetime64) -> float:
-    """Seconds since 1970 of a time."""
-    return float(moment.astype("datetime64[ns]").astype(np.int64)) / 1e9

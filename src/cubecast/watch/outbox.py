@@ -17,6 +17,7 @@ import numpy as np
 
 from cubecast.atomic import TEMPORARY, atomic_path, make_folder
 from cubecast.errors import OutputError
+from cubecast.product import file_stem
 from cubecast.sources.blocks import LOCK, READ_ERRORS
 
 MARK = "cubecast watch"
@@ -28,13 +29,8 @@ _LIST = ".cubecast-watch.json"
 _NAME = re.compile(r"nowcast_(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)")
 
 
-def stem(time: np.datetime64) -> str:
-    """The name of the forecast after ``time`` without its suffix: sorted by name is sorted by time."""
-    return "nowcast_" + str(time.astype("datetime64[s]")).replace("-", "").replace(":", "")
-
-
 def stem_time(name: str) -> np.datetime64 | None:
-    """The inverse of `stem`; None for any other name."""
+    """The inverse of `cubecast.product.file_stem`; None for any other name."""
     match = _NAME.fullmatch(name)
     with suppress(ValueError):
         return None if match is None else np.datetime64("{}-{}-{}T{}:{}:{}".format(*match.groups()), "ns")
@@ -89,11 +85,11 @@ class Outbox:
 
     def forecast_path(self, time: np.datetime64) -> Path:
         """Where the forecast after ``time`` belongs."""
-        return self.path / f"{stem(time)}.nc"
+        return self.path / f"{file_stem(time)}.nc"
 
     def maps_path(self, time: np.datetime64) -> Path:
         """Where the maps of the forecast after ``time`` belong."""
-        return self.path / MAPS / stem(time)
+        return self.path / MAPS / file_stem(time)
 
     @contextmanager
     def maps(self, time: np.datetime64) -> Iterator[Path]:

@@ -11,9 +11,9 @@ import numpy as np
 from cubecast.errors import CubecastError, OutputError
 from cubecast.watch.intake import Intake
 from cubecast.watch.ledger import FAILED, MADE, SKIPPED, THERE, Ledger
-from cubecast.watch.making import Maker, seconds_of
+from cubecast.watch.making import Maker
 from cubecast.watch.rules import Rules
-from cubecast.watch.series import Frame, Refusal, shown
+from cubecast.watch.series import Frame, Refusal, seconds_of, shown
 
 logger = logging.getLogger(__name__)
 

@@ -165,3 +165,8 @@ class Series:
 def shown(time: np.datetime64) -> str:
     """A time for people and programs: ISO 8601, UTC."""
     return f"{time.astype('datetime64[s]')}Z"
+
+
+def seconds_of(moment: np.datetime64) -> float:
+    """Seconds since 1970 of a time."""
+    return float(moment.astype("datetime64[ns]").astype(np.int64)) / 1e9

@@ -10,9 +10,9 @@ from typing import Any
 
 from cubecast.watch.intake import Intake
 from cubecast.watch.ledger import FAILED, MADE, SKIPPED, THERE, Ledger
-from cubecast.watch.making import Maker, seconds_of
+from cubecast.watch.making import Maker
 from cubecast.watch.rules import Rules
-from cubecast.watch.series import shown
+from cubecast.watch.series import seconds_of, shown
 
 RECENT = 20
 """How many lines the status remembers."""

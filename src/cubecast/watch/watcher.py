@@ -18,10 +18,11 @@ from cubecast.nowcaster import Nowcaster
 from cubecast.watch.folder import Folder
 from cubecast.watch.intake import Intake
 from cubecast.watch.ledger import FAILED
-from cubecast.watch.making import Maker, seconds_of
+from cubecast.watch.making import Maker
 from cubecast.watch.outbox import Outbox
 from cubecast.watch.planner import Planner
 from cubecast.watch.rules import Rules
+from cubecast.watch.series import seconds_of
 from cubecast.watch.status import Report
 
 logger = logging.getLogger(__name__)
