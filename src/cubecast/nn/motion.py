@@ -6,14 +6,17 @@ Plain tensor operations, batched and differentiable in the frames, without rando
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from cubecast.errors import UsageError
-from cubecast.nn.advection import displaced, interpolate
+from cubecast.nn.advection import displaced, interpolate, within
+from cubecast.nn.box import Box
 from cubecast.shapes import Frames, Motion, Observed
 
 # Chosen on generated rain and on radar events of five networks; none of them is at a sharp optimum.
@@ -29,6 +32,8 @@ LIMIT = 2.0
 """Largest change of motion in one solution, in pixels of the level."""
 CELL = 4
 """Side, in pixels of a level, of the cells on which motion is solved for."""
+BAND = 2**21
+"""Values of pairs of frames that are compared at once: what takes memory."""
 COARSEST = 24
 """Levels are halved as long as their shorter side keeps this many pixels."""
 
@@ -63,23 +68,71 @@ def estimate_motion(frames: Frames, observed: Observed | None = None, *, window:
         raise UsageError("frames to estimate motion from", found=frames.shape[1], allowed="2 or more")
     if window < 1:
         raise UsageError("window of the motion", found=window, allowed="1 pixel or more")
-    # A window is two or more cells wide on its level; finer levels than that would add time and noise.
-    finest = max(0, int(math.log2(max(window / (2.5 * CELL), 1))))
-    width = window / (CELL * 2**finest)
     # In half precision the normal equations would cancel.
     with _exactly(frames.device.type):
         exact = frames if frames.dtype == torch.float64 else frames.float()
-        levels = _pyramid(exact, observed, finest)
-        motion = exact.new_zeros(exact.shape[0], 2, 1, 1)
-        for number, (values, seen) in enumerate(reversed(levels)):
-            cells = (values.shape[-2] // CELL, values.shape[-1] // CELL)
-            motion = _resize(motion, cells) * (2 if number else 1)
-            for wide, lags in _plan(number == 0, number == len(levels) - 1):
-                sums = [_normal_equations(values, seen, motion, lag) for lag in lags if lag < values.shape[1]]
-                motion = motion + _solve(torch.stack(sums).sum(dim=0), None if wide else width)
-        scale = 2**finest
-        ny, nx = frames.shape[-2:]
-        return _resize(motion * scale, tuple(n * CELL * scale for n in motion.shape[2:]))[..., :ny, :nx]
+        return _solve_levels(_pyramid(exact, observed, _finest(window)), frames.shape[-2:], window)
+
+
+@final
+class FrameByFrame:
+    """The motion of a history whose frames come one at a time; of each no more is kept than motion is solved on.
+
+    The same as `estimate_motion` of all frames, without gradients, for one sample.
+
+    Args:
+        frames: how many will come.
+        window: in pixels.
+    """
+
+    def __init__(self, frames: int, *, window: float = WINDOW) -> None:
+        self._count, self._window, self._frames = frames, window, 0
+        self._levels: list[tuple[Tensor, Tensor]] = []
+        self._size: tuple[int, int] | None = None
+
+    def add(self, frame: Frames, observed: Observed | None = None) -> None:
+        """The next frame (1, 1, channel, y, x), and where it was observed."""
+        self._size = (frame.shape[-2], frame.shape[-1])
+        with torch.no_grad(), _exactly(frame.device.type):
+            found = _pyramid(frame.float(), observed, _finest(self._window))
+        if not self._levels:
+            shapes = [(1, self._count, *values.shape[2:]) for values, _ in found]
+            self._levels = [(v.new_empty(n), k.new_empty(n)) for (v, k), n in zip(found, shapes, strict=True)]
+        for level, one in zip(self._levels, found, strict=True):
+            for whole, part in zip(level, one, strict=True):
+                whole[:, self._frames] = part[:, 0]
+        self._frames += 1
+
+    def motion(self) -> Motion:
+        """The motion, once all frames are there."""
+        assert self._size is not None
+        assert self._frames == self._count
+        levels, self._levels = self._levels, []
+        with torch.no_grad(), _exactly(levels[0][0].device.type):
+            return _solve_levels(levels, self._size, self._window)
+
+
+def _finest(window: float) -> int:
+    """How many times frames are halved for the finest level that motion is solved on."""
+    # A window is two or more cells wide on its level; finer levels than that would add time and noise.
+    return max(0, int(math.log2(max(window / (2.5 * CELL), 1))))
+
+
+def _solve_levels(levels: list[tuple[Tensor, Tensor]], size: Sequence[int], window: float) -> Motion:
+    """The motion on a grid of ``size`` from the levels of a pyramid, finest first; they are let go on the way."""
+    finest, count = _finest(window), len(levels)
+    width = window / (CELL * 2**finest)
+    motion = levels[0][0].new_zeros(levels[0][0].shape[0], 2, 1, 1)
+    for number in range(count):
+        values, seen = levels.pop()
+        cells = (values.shape[-2] // CELL, values.shape[-1] // CELL)
+        motion = _resize(motion, cells) * (2 if number else 1)
+        for wide, lags in _plan(number == 0, number == count - 1):
+            sums = [_normal_equations(values, seen, motion, lag) for lag in lags if lag < values.shape[1]]
+            motion = motion + _solve(torch.stack(sums).sum(dim=0), None if wide else width)
+    del values, seen
+    scale = 2**finest
+    return _resize(motion * scale, tuple(n * CELL * scale for n in motion.shape[2:]))[..., : size[0], : size[1]]
 
 
 def _exactly(device: str) -> AbstractContextManager[None]:
@@ -126,17 +179,33 @@ def _normal_equations(values: Tensor, seen: Tensor, motion: Tensor, lag: int) ->
     """Means over cells of g_y g_y, g_y g_x, g_x g_x, g_y r and g_x r (batch, 5, y, x), summed over pairs.
 
     g is the gradient along the lagged motion of what two frames have in common, r their difference, both after the
-    frames were brought together by ``motion``.
+    frames were brought together by ``motion``. Bands of rows are done one after the other where fields are large.
     """
     half = _resize(motion, tuple(values.shape[-2:])) * (lag / 2)
-    earlier, known = _brought(values[:, :-lag], seen[:, :-lag], -half)
-    later, also = _brought(values[:, lag:], seen[:, lag:], half)
+    cells, pairs = values.shape[-2] // CELL, values[:, lag:].numel()
+    at_once = cells if pairs <= BAND or values.is_meta else max(1, BAND * cells // pairs)
+    reach = values.shape[-2] if at_once == cells else math.ceil(float(half.abs().max())) + 2
+    bands = [range(first, min(first + at_once, cells)) for first in range(0, cells, at_once)]
+    return torch.cat([_band_equations(values, seen, half, lag, band, reach) for band in bands], dim=2)
+
+
+def _band_equations(values: Tensor, seen: Tensor, half: Tensor, lag: int, cells: range, reach: int) -> Tensor:
+    """`_normal_equations` of some rows of cells, from the rows of pixels within ``reach`` of them."""
+    ny, nx = values.shape[-2:]
+    first, stop = cells.start * CELL, cells.stop * CELL
+    band = slice(max(0, first - 1), min(ny, stop + 1))  # one row more on each side is for the gradients
+    source = Box(max(0, band.start - reach), min(ny, band.stop + reach), 0, nx)
+    inner = slice(first - band.start, stop - band.start)
+    values, seen = (a[..., source.slices[0], :] for a in (values, seen))
+    before, after = (within(displaced(s * half, band), (ny, nx), source) for s in (-1, 1))
+    earlier, known = _brought(values[:, :-lag], seen[:, :-lag], before)
+    later, also = _brought(values[:, lag:], seen[:, lag:], after)
     known = known & also
-    inner = 1 - F.max_pool2d((~known).to(values.dtype), 3, stride=1, padding=1)
+    sure = (1 - F.max_pool2d((~known).to(values.dtype), 3, stride=1, padding=1))[..., inner, :]
     pairs = values.shape[1] - lag
-    weight = inner * _recent(pairs, values).repeat_interleave(values.shape[2])[:, None, None]
-    dy, dx = _gradient((earlier + later) * (lag / 2))
-    change = later - earlier
+    weight = sure * _recent(pairs, values).repeat_interleave(values.shape[2])[:, None, None]
+    dy, dx = (g[..., inner, :] for g in _gradient((earlier + later) * (lag / 2)))
+    change = (later - earlier)[..., inner, :]
     terms = (weight * a * b for a, b in ((dy, dy), (dy, dx), (dx, dx), (dy, change), (dx, change)))
     return F.avg_pool2d(torch.stack([term.sum(dim=1) for term in terms], dim=1), CELL)
 
@@ -145,9 +214,8 @@ def _recent(pairs: int, like: Tensor) -> Tensor:
     return RECENT ** torch.arange(pairs - 1, -1, -1, device=like.device, dtype=like.dtype)
 
 
-def _brought(values: Tensor, seen: Tensor, displacement: Tensor) -> tuple[Tensor, Tensor]:
-    """Frames and masks at pixels + displacement, time and channels in one dim (batch, n, y, x)."""
-    at = displaced(displacement)
+def _brought(values: Tensor, seen: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+    """Frames and masks at points, time and channels in one dim (batch, n, y, x)."""
     fields, known = interpolate(values.flatten(1, 2)[:, None], at, observed=seen.flatten(1, 2)[:, None])
     return fields[:, 0], known[:, 0]
 
