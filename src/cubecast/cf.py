@@ -95,14 +95,22 @@ def _encoding(
         out["calendar"] = "standard"
     if sort in "OSUT" or not variable.ndim or not variable.size:
         return out
-    sizes = zip(variable.dims, variable.shape, strict=True)
     tile = TILE if variable.ndim > 1 else variable.size
-    chunks = tuple(1 if field and dim in ones else min(size, tile) for dim, size in sizes)
+    lazy = variable.chunksizes
+    sizes = [(dim, max(lazy[dim]) if dim in lazy else size) for dim, size in variable.sizes.items()]
+    chunks = tuple(1 if field and dim in ones else _side(size, variable.sizes[dim], tile) for dim, size in sizes)
     if kind == "netcdf":
         return out | {"zlib": True, "complevel": 4, "shuffle": True, "fletcher32": True, "chunksizes": chunks}
     from zarr.codecs import Crc32cCodec, ZstdCodec  # here: those who write netCDF need not load zarr
 
     return out | {"chunks": chunks, "compressors": (ZstdCodec(level=3), Crc32cCodec())}
+
+
+def _side(lazy: int, size: int, tile: int) -> int:
+    """The side of a chunk on disk: a whole part of a lazy chunk, so that each is written at once."""
+    if lazy == size or lazy <= tile:
+        return min(lazy, tile)
+    return max(d for d in range(1, tile + 1) if lazy % d == 0)
 
 
 def _time_unit(dataset: xr.Dataset, sort: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from cubecast.errors import InputError, ModelMismatchError, UsageError
 from cubecast.nn.members import draw_noise
 from cubecast.product import build_forecast
 from cubecast.progress import Progress, follow
+from cubecast.shapes import Forecast, Frames, Noise, Observed
 from cubecast.steps import Step
 
 MEMBERS = 24
@@ -63,82 +66,158 @@ def possible_references(cube: xr.DataArray, *, history: int) -> Array:
     return cube[sequence_dim(cube)].values[window_starts(cube, history) + history - 1]
 
 
-def run_network(
-    network: nn.Module,
-    channels: Channels,
-    cube: xr.DataArray,
-    index: Sequence[int],
-    *,
-    history: int,
-    horizon: int,
-    step: Step,
-    static: Array | None,
-    device: torch.device,
-    autocast: torch.dtype | None = None,
-    members: int | None = None,
-    seed: int = 0,
-    attrs: Mapping[str, Any],
-    progress: Progress | None = None,
-) -> xr.Dataset:
-    """The forecast Dataset of a network after the frames at ``index``, one reference at a time.
+@dataclass(frozen=True)
+class Run:
+    """What turns histories of a cube into forecasts.
 
-    Pixels that were never observed in the history stay missing in the forecast. With ``members`` it has that many
-    realizations. A network with noise that is asked for none gives the mean of `MEMBERS`, in the cube's units. The
-    noise depends on ``seed`` and the reference time alone.
-
-    Raises:
-        InputError: a history without a single observed value.
+    Without ``members`` a network with noise gives the mean of `MEMBERS`, in the cube's units. The noise depends on
+    ``seed`` and the reference time alone.
     """
-    dim = sequence_dim(cube)
-    single = channel_names(cube) if len(channels.inputs) == 1 else None
-    shape = tuple(cube.sizes[d] for d in space_dims(cube))
-    names = {name: single[0] if single else name for name in channels.outputs}
-    size = (horizon, *shape) if members is None else (members, horizon, *shape)
-    values = {name: np.empty((len(index), *size), np.float32) for name in names.values()}
-    network.eval()
-    for i, last in enumerate(follow(index, "forecasting", len(index), progress)):
-        past = cube.isel({dim: slice(last + 1 - history, last + 1)}).load()
-        encoded = channels.encode(past)
+
+    network: nn.Module
+    channels: Channels
+    cube: xr.DataArray
+    step: Step
+    history: int
+    horizon: int
+    static: xr.Dataset | None
+    device: torch.device
+    autocast: torch.dtype | None = None
+    members: int | None = None
+    seed: int = 0
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The output variables, and what they are called in the cube: a model of one takes it by any name."""
+        found = channel_names(self.cube)
+        return {n: found[0] if len(self.channels.inputs) == 1 else n for n in self.channels.outputs}
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Sizes of the space dims."""
+        return tuple(self.cube.sizes[d] for d in space_dims(self.cube))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what is forecast of one variable after one reference time, without the space dims."""
+        return (self.horizon,) if self.members is None else (self.members, self.horizon)
+
+    @cached_property
+    def planes(self) -> Array | None:
+        """The static planes of the cube's grid (field, y, x)."""
+        return self.channels.static_planes(self.static, self.cube)
+
+    def crop(self, y: slice, x: slice) -> Run:
+        """The same on a window of a grid."""
+        window = dict(zip(space_dims(self.cube), (y, x), strict=True))
+        static = None if self.static is None else self.static.isel(window, missing_dims="ignore")
+        return replace(self, cube=self.cube.isel(window), static=static)
+
+    def read(self, last: int) -> tuple[Frames, Array]:
+        """The network's input up to frame ``last``, and where outputs were observed in it (output, y, x)."""
+        past = self._past(slice(last + 1 - self.history, last + 1))
+        encoded = self.channels.encode(past)
+        frames = self.channels.frames(encoded, self.planes, past[sequence_dim(past)].values)
+        seen = np.isfinite(encoded[:, : len(self.names)]).any(axis=0)
+        return torch.from_numpy(frames[None]).to(self.device), seen
+
+    def read_frame(self, number: int) -> tuple[Frames, Observed]:
+        """The output variables of one frame, and where they were observed (1, 1, output, y, x)."""
+        encoded = self.channels.encode(self._past(slice(number, number + 1)))[:, : len(self.names)]
         observed = np.isfinite(encoded)
-        if not observed[:, : len(channels.outputs)].any():
+        values = np.where(observed, encoded, np.float32(0))
+        return torch.from_numpy(values[None]).to(self.device), torch.from_numpy(observed[None]).to(self.device)
+
+    def check_observed(self, last: int, seen: bool) -> None:
+        """Refuse a history without a single observed value.
+
+        Raises:
+            InputError: ``seen`` is false.
+        """
+        if not seen:
             raise InputError(
-                f"the history up to {_show(cube[dim].values[last])} is all missing",
+                f"the history up to {_show(self._reference(last))} is all missing",
                 found="no observed value",
                 allowed="at least one",
                 remedy="look at the data with cubecast info",
             )
-        frames = torch.from_numpy(channels.frames(encoded, static, past[dim].values)[None]).to(device)
-        own = _noise_seed(seed, cube[dim].values[last])
-        valid = step.add(cube[dim].values[last], np.arange(1, horizon + 1))
-        for first, outputs in _ask(network, frames, horizon, members=members, seed=own, autocast=autocast):
-            for c, (name, out_name) in enumerate(names.items()):
-                like = _like(cube, valid, out_name)
-                seen = observed[:, c].any(axis=0).reshape(shape)
-                for number, output in enumerate(outputs):
-                    field = np.where(seen, channels.decode(name, output[:, c], like), np.nan)
-                    if members is not None:
-                        values[out_name][i, first + number] = field
+
+    def ask(
+        self,
+        forecast: Callable[[Noise | None], Forecast],
+        like: Frames,
+        last: int,
+        *,
+        corner: tuple[int, int] = (0, 0),
+    ) -> Iterator[Array]:
+        """Forecasts in model space, some members at a time (member, horizon, output, y, x).
+
+        Args:
+            forecast: of one sample, given the noise of some members.
+            like: what the noise is like: frames of the network's window of the grid.
+            last: index of the reference.
+            corner: of that window.
+        """
+        total = self.members or MEMBERS
+        for group, first in enumerate(range(0, total, AT_ONCE)):
+            count = min(AT_ONCE, total - first)
+            state = np.random.SeedSequence([self.seed, _bits(self._reference(last)), group]).generate_state(1)
+            noise = draw_noise(self.network, like, self.horizon, members=count, seed=int(state[0]), corner=corner)
+            with torch.no_grad(), torch.autocast(like.device.type, self.autocast, enabled=self.autocast is not None):
+                output = forecast(noise)
+            yield output.float().cpu().numpy()
+            if noise is None:
+                return
+
+    def fill(self, out: Sequence[Array], outputs: Iterator[Array], seen: Array, last: int) -> None:
+        """Put forecasts in units into ``out``, an array ([member,] horizon, *space) for each output variable.
+
+        Pixels that were never observed in the history stay missing.
+        """
+        reference, done = self._reference(last), 0
+        valid = self.step.add(reference, np.arange(1, self.horizon + 1))
+        for part in outputs:
+            for c, (name, out_name) in enumerate(self.names.items()):
+                like, there = _like(self.cube, valid, out_name), seen[c].reshape(self.size)
+                for number, output in enumerate(part, start=done):
+                    field = np.where(there, self.channels.decode(name, output[:, c], like), np.nan)
+                    if self.members is not None:
+                        out[c][number] = field
                     else:
-                        _average(values[out_name][i], field, first + number)
-    return build_forecast(values, cube, reference=cube[dim].values[list(index)], step=step, attrs=attrs)
+                        _average(out[c], field, number)
+            done += len(part)
+
+    def dress(self, values: Sequence[Any], index: Sequence[int], attrs: Mapping[str, Any]) -> xr.Dataset:
+        """The forecast Dataset of one array (reference, [member,] horizon, *space) for each output variable."""
+        reference = self.cube[sequence_dim(self.cube)].values[list(index)]
+        named = dict(zip(self.names.values(), values, strict=True))
+        return build_forecast(named, self.cube, reference=reference, step=self.step, attrs=attrs)
+
+    def _past(self, frames: slice) -> xr.DataArray:
+        return self.cube.isel({sequence_dim(self.cube): frames}).load()
+
+    def _reference(self, last: int) -> Any:
+        return self.cube[sequence_dim(self.cube)].values[last]
 
 
-def _ask(
-    network: nn.Module,
-    frames: torch.Tensor,
-    horizon: int,
-    *,
-    members: int | None,
-    seed: int,
-    autocast: torch.dtype | None,
-) -> Iterator[tuple[int, Array]]:
-    """Number of the first of some members, and their fields in model space (member, horizon, output, y, x)."""
-    noise = draw_noise(network, frames, horizon, members=members or MEMBERS, seed=seed)
-    parts: Sequence[torch.Tensor | None] = [None] if noise is None else noise.split(AT_ONCE)
-    for number, part in enumerate(parts):
-        with torch.no_grad(), torch.autocast(frames.device.type, autocast, enabled=autocast is not None):
-            output = network(frames, horizon) if part is None else network(frames, horizon, part)
-        yield number * AT_ONCE, output.float().cpu().numpy()
+def run_whole(
+    run: Run, index: Sequence[int], *, attrs: Mapping[str, Any], progress: Progress | None = None
+) -> xr.Dataset:
+    """The forecast Dataset after the frames at ``index``, one reference at a time, on the whole grid at once.
+
+    Raises:
+        InputError: a history without a single observed value.
+    """
+    values = [np.empty((len(index), *run.shape, *run.size), np.float32) for _ in run.names]
+    for i, last in enumerate(follow(index, "forecasting", len(index), progress)):
+        frames, seen = run.read(last)
+        run.check_observed(last, bool(seen.any()))
+
+        def forecast(noise: Noise | None, frames: Frames = frames) -> Forecast:
+            return run.network(frames, run.horizon, *([] if noise is None else [noise]))
+
+        run.fill([v[i] for v in values], run.ask(forecast, frames, last), seen, last)
+    return run.dress(values, index, attrs)
 
 
 def _average(mean: Array, field: Array, number: int) -> None:
@@ -149,9 +228,8 @@ def _average(mean: Array, field: Array, number: int) -> None:
         mean[...] = field
 
 
-def _noise_seed(seed: int, reference: Any) -> int:
-    bits = np.asarray(reference).view(np.uint64 if np.asarray(reference).itemsize == 8 else np.uint32)
-    return int(np.random.SeedSequence([seed, int(bits)]).generate_state(1)[0])
+def _bits(reference: Any) -> int:
+    return int(np.asarray(reference).view(np.uint64 if np.asarray(reference).itemsize == 8 else np.uint32))
 
 
 def check_members(members: int | None, config: ModelConfig) -> None:

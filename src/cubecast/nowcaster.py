@@ -17,7 +17,7 @@ from cubecast.channels import Channels
 from cubecast.config import Config
 from cubecast.cube import check_cube, cube_step, space_dims
 from cubecast.errors import InputError, ModelMismatchError, UsageError
-from cubecast.forecast import check_members, check_step, reference_index, run_network
+from cubecast.forecast import Run, check_members, check_step, reference_index
 from cubecast.losses import build_loss
 from cubecast.model_folder import read_model, write_model
 from cubecast.nn import build_network
@@ -25,6 +25,7 @@ from cubecast.precision import choose_forecast_autocast
 from cubecast.preparation import TrainingData, describe_model, plain, prepare
 from cubecast.progress import Progress
 from cubecast.steps import Step
+from cubecast.tiling import MEMORY, run_within
 from cubecast.training import choose_device, train
 
 Cubes = xr.DataArray | Sequence[xr.DataArray]
@@ -130,6 +131,7 @@ class Nowcaster:
         precision: str | None = None,
         members: int | None = None,
         seed: int = 0,
+        memory: int | str = MEMORY,
         progress: Progress | None = None,
     ) -> xr.Dataset:
         """Forecasts after one or many reference times, from the history in ``cube`` alone.
@@ -145,6 +147,8 @@ class Nowcaster:
             members: realizations to forecast, for models with noise_channels; None: one forecast, of such a model the
                 mean of 24 members.
             seed: of the members; each reference time has noise of its own.
+            memory: that the process may take. A grid that needs more is forecast in tiles, with the same result but
+                for rounding; where the result itself is too large, it is lazy: `cubecast.write_forecast` streams it.
 
         Returns:
             Dataset with dims (forecast_reference_time, [realization,] lead_time, y, x) in the cube's units and
@@ -153,7 +157,7 @@ class Nowcaster:
         Raises:
             ModelMismatchError: another step, other units or variables, fewer frames than the history.
             InputError: a reference time that is not there, missing frames, or nothing observed.
-            UsageError: a horizon below 1, another precision, or members of a model without noise.
+            UsageError: a horizon below 1, another precision, members of a model without noise, too little memory.
         """
         network, channels, step = self._fitted()
         self.check(cube)
@@ -170,22 +174,22 @@ class Nowcaster:
         check_members(members, self.config.model)
         place = choose_device(device or self.config.training.device)
         autocast = choose_forecast_autocast(precision, self.config.training.precision, place)
-        return run_network(
+        run = Run(
             network.to(place),
             channels,
             cube,
-            reference_index(cube, at, history=history, step=step),
-            history=history,
-            horizon=steps,
-            step=step,
-            static=channels.static_planes(static, cube),
+            step,
+            history,
+            steps,
+            static,
             device=place,
             autocast=autocast,
             members=members,
             seed=seed,
-            attrs=describe_model(self.config, network, step, trained_on=self._about["trained_on"], cube=cube),
-            progress=progress,
         )
+        attrs = describe_model(self.config, network, step, trained_on=self._about["trained_on"], cube=cube)
+        index = reference_index(cube, at, history=history, step=step)
+        return run_within(run, index, memory=memory, attrs=attrs, progress=progress)
 
     def check(self, cube: xr.DataArray) -> None:
         """Refuse a cube that is not of this model's variables, units and kind; its values are not read.

@@ -9,7 +9,7 @@ from cubecast.errors import UsageError
 from cubecast.nn.cell import Cell
 from cubecast.nn.conv_gru import ConvGRUCell
 from cubecast.nn.conv_lstm import ConvLSTMCell
-from cubecast.nn.count import count_multiply_adds, count_parameters
+from cubecast.nn.count import count_bytes, count_multiply_adds, count_parameters
 from cubecast.nn.elman import ElmanCell
 from cubecast.nn.encoder_forecaster import EncoderForecaster
 from cubecast.nn.gru import GRUCell
@@ -33,6 +33,7 @@ __all__ = [
     "SeriesForecaster",
     "build_network",
     "choose_engine",
+    "count_bytes",
     "count_multiply_adds",
     "count_parameters",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +16,7 @@ class Box:
     x1: int
 
     @classmethod
-    def whole(cls, size: Sequence[int]) -> Self:
+    def whole(cls, size: Sequence[int]) -> Box:
         """All of a grid of ``size`` (y, x)."""
         return cls(0, size[0], 0, size[1])
 
@@ -56,3 +55,15 @@ class Box:
             return Box(self.y0, middle, self.x0, self.x1), Box(middle, self.y1, self.x0, self.x1)
         middle = (self.x0 + self.x1) // 2
         return Box(self.y0, self.y1, self.x0, middle), Box(self.y0, self.y1, middle, self.x1)
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """What a forecast of a part of a grid takes: windows around one another."""
+
+    read: Box
+    """Of the frames: what the air in `here` was seen in."""
+    here: Box
+    """Of the network: what bears on what the air in `part` carries there."""
+    part: Box
+    """Of the forecast."""

@@ -63,6 +63,11 @@ class Cell(nn.Module, ABC):
             outputs.append(output)
         return torch.stack(outputs, dim=1), state
 
+    @property
+    def reach(self) -> int:
+        """How far one step looks, in points of its grid; 0: every point is on its own."""
+        return 0
+
     @abstractmethod
     def forward(self, x: Instant | None, state: State) -> tuple[Hidden, State]:
         """One step: the output (the new hidden state) and the new state."""

@@ -53,6 +53,11 @@ class ConvGRUCell(Cell):
                 if conv.bias is not None:
                     nn.init.zeros_(conv.bias)
 
+    @property
+    def reach(self) -> int:
+        """See `Cell.reach`; a reset gate that comes before a convolution looks once more."""
+        return self.candidate.kernel_size[0] // 2 * (2 if self.reset == "before" else 1)
+
     def forward(self, x: Instant | None, state: State) -> tuple[Hidden, State]:
         """One step; ``state`` is (h,)."""
         self.check(x)

@@ -62,6 +62,11 @@ class ConvLSTMCell(Cell):
         if peephole != "none":
             self.peepholes = nn.Parameter(torch.zeros(3, hidden_channels, *(grid or (1, 1))))
 
+    @property
+    def reach(self) -> int:
+        """See `Cell.reach`."""
+        return self.conv.kernel_size[0] // 2
+
     def forward(self, x: Instant | None, state: State) -> tuple[Hidden, State]:
         """One step; ``state`` is (h, c).
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import copy
+import weakref
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+
+from cubecast.nn.members import draw_noise
+from cubecast.nn.recurrent import choose_engine
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -30,3 +37,44 @@ def count_multiply_adds(network: nn.Module, frames_shape: tuple[int, int, int, i
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         twin(torch.zeros(frames_shape, device="meta"), horizon)
     return counter.get_total_flops() // 2
+
+
+def count_bytes(network: nn.Module, frames_shape: tuple[int, int, int, int, int], horizon: int, *, members: int) -> int:
+    """The most bytes of tensors that are alive at one time in a forecast, its input included.
+
+    Weights are not counted, nor what a convolution needs for itself. The forecast is made, on the CPU by the reference
+    engine: bytes grow with the pixels, so a few of them will do.
+
+    Args:
+        network, frames_shape, horizon: as in `count_multiply_adds`.
+        members: of a network with noise.
+    """
+    twin = copy.deepcopy(network).cpu()
+    choose_engine(twin, "reference")
+    with torch.no_grad(), _Alive() as alive:
+        frames = torch.zeros(frames_shape)
+        noise = draw_noise(twin, frames, horizon, members=members, seed=0)
+        twin(frames, horizon, *([] if noise is None else [noise]))
+    return alive.most
+
+
+class _Alive(TorchDispatchMode):
+    """How many bytes the tensors that operators made occupy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor) and (storage := tensor.untyped_storage()) not in self._known:
+                self._known.add(storage)
+                self._count(storage.nbytes())
+                weakref.finalize(storage, self._count, -storage.nbytes())
+        return out
+
+    def _count(self, size: int) -> None:
+        self.now += size
+        self.most = max(self.most, self.now)

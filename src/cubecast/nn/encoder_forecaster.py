@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import final
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,6 +20,9 @@ from cubecast.shapes import Forecast, Frames, Noise
 
 CellFactory = Callable[[int, int, tuple[int, int] | None], Cell]
 """``make(in_channels, hidden_channels, grid)``: the cell of one layer; ``grid`` as given, on the layer's own scale."""
+
+BLOCK = 32
+"""Side of the blocks that noise is drawn in, in points of the finest layer."""
 
 
 @final
@@ -137,15 +142,51 @@ class EncoderForecaster(nn.Module):
         last = self.layout.last_observed(frames).repeat_interleave(members, dim=0)
         return 2 * keeping.sigmoid() * last + change
 
-    def draw_noise(self, frames: Frames, horizon: int, *, members: int, seed: int) -> Noise | None:
+    def draw_noise(
+        self, frames: Frames, horizon: int, *, members: int, seed: int, corner: tuple[int, int] = (0, 0)
+    ) -> Noise | None:
         """Standard normal noise for ``members`` forecasts of each sample; None without ``noise_channels``.
 
-        It is drawn on the CPU: the same for a seed on every device.
+        It is drawn on the CPU, the same for a seed on every device, and block by block: that of a window of a grid,
+        whose first pixel is at ``corner`` (a multiple of `multiple`), is the noise of the grid there.
         """
         if not self.noise_channels:
             return None
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randn(self._noise_shape(frames, horizon, members), generator=generator).to(frames)
+        noise = torch.empty(self._noise_shape(frames, horizon, members))
+        first = [n // (self.patch * self.strides[0]) for n in corner]
+        (rows, columns), shape = noise.shape[-2:], (*noise.shape[1:3], BLOCK, BLOCK)
+        for number, member in enumerate(noise):
+            for y, x in product(_blocks(first[0], rows), _blocks(first[1], columns)):
+                state = np.random.SeedSequence([seed, number, y, x]).generate_state(1, np.uint64)
+                block = torch.randn(shape, generator=torch.Generator().manual_seed(int(state[0])))
+                top, left = y * BLOCK - first[0], x * BLOCK - first[1]
+                here = member[..., max(top, 0) : top + BLOCK, max(left, 0) : left + BLOCK]
+                here.copy_(block[..., max(-top, 0) :, max(-left, 0) :][..., : here.shape[-2], : here.shape[-1]])
+        return noise.to(frames)
+
+    def receptive_field(self, history: int, horizon: int) -> int:
+        """How many pixels away from a pixel a frame of the history can bear on its forecast.
+
+        Each step of a layer looks ``reach`` points of its grid further, and states go from step to step, so that it is
+        widest from the first frame through the coarsest layer to the last lead:
+
+            s_l (T + H) reach_l + what is looked at between the layers + s_l - 1,  s_l = patch * strides_0 ... strides_l
+        """
+        into, scale = 0, self.patch
+        states = []
+        for layer, stride in zip(self.encoder, self.strides, strict=True):
+            into += stride // 2 * scale  # the convolution that scales down
+            scale *= stride
+            step = layer.cell.reach * scale
+            states.append((into + history * step, step))
+            into += step
+        widest = 0
+        for index in reversed(range(len(states))):
+            state, step = states[index]
+            widest = max(state + horizon * step, widest + step if index + 1 < len(states) else 0)
+            scale //= self.strides[index]
+            widest += scale if self.strides[index] > 1 else 0  # the convolution after scaling up
+        return widest + self.multiple - 1  # a pixel may lie at either end of its patch
 
     def _noise_shape(self, frames: Tensor, horizon: int, members: int) -> tuple[int, ...]:
         sides = (self._padded(n) // (self.patch * self.strides[0]) for n in frames.shape[-2:])
@@ -181,6 +222,11 @@ class EncoderForecaster(nn.Module):
         if not any(pad):
             return frames
         return _each_frame(lambda f: F.pad(f, pad, mode="replicate"), frames)
+
+
+def _blocks(first: int, count: int) -> range:
+    """The blocks of noise that hold ``count`` points from point ``first`` on."""
+    return range(first // BLOCK, -(-(first + count) // BLOCK))
 
 
 def _each_frame(function: Callable[[Tensor], Tensor], sequence: Tensor) -> Tensor:

@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cubecast.nn.advection import interpolate, trajectories
+from cubecast.nn.advection import Trajectories, interpolate, within
+from cubecast.nn.box import Windows
 from cubecast.nn.layout import Layout
 from cubecast.nn.members import draw_noise
 from cubecast.nn.motion import WINDOW, estimate_motion
-from cubecast.shapes import Forecast, Frames, Noise, Points
+from cubecast.shapes import Field, Forecast, Frames, Motion, Noise
 
 
 @final
@@ -54,33 +55,78 @@ class Lagrangian(nn.Module):
             UsageError: fewer than 2 frames, or what the forecaster refuses.
         """
         outputs, inputs = self.layout.outputs, self.layout.inputs
-        values, others = frames.tensor_split([inputs], dim=2)
-        masks = others[:, :, :inputs] > 0.5 if self.layout.masks else None
-        seen = None if masks is None else masks[:, :, :outputs]
-        motion = estimate_motion(values[:, :, :outputs], seen, window=self.window)
-        past = frames.shape[1] - 1
-        points = trajectories(motion, max(past, horizon))
-        carried, there = interpolate(
-            values[:, :-1], points[:, :past].flip(1), observed=None if masks is None else masks[:, :past]
-        )
-        parts = [torch.cat([carried.to(values.dtype), values[:, -1:]], dim=1)]
-        if masks is not None:
-            parts.append(torch.cat([there, masks[:, -1:]], dim=1).to(frames.dtype))
-        still = others[:, :, inputs:] if masks is not None else others
-        brought = torch.cat([*parts, still], dim=2)
+        seen = frames[:, :, inputs : inputs + outputs] > 0.5 if self.layout.masks else None
+        motion = estimate_motion(frames[:, :, :outputs], seen, window=self.window)
+        return self.forecast_part(frames, horizon, follow(motion), noise=noise)
+
+    def forecast_part(
+        self,
+        frames: Frames,
+        horizon: int,
+        paths: Trajectories,
+        *,
+        windows: Windows | None = None,
+        noise: Noise | None = None,
+    ) -> Forecast:
+        """Forecast with known motion, on a part of the grid.
+
+        Args:
+            frames: in the window ``windows.read`` of the grid.
+            horizon: as in `forward`.
+            paths: of all of the grid, from `follow`.
+            windows: where; None: on all of the grid.
+            noise: that of the forecaster in the window ``windows.here``.
+
+        Returns:
+            The forecast in the window ``windows.part``.
+        """
+        brought = self._bring_history(frames, paths, windows)
         # A forecaster without noise need not know of it.
         grown = self.forecaster(brought, horizon) if noise is None else self.forecaster(brought, horizon, noise)
-        return _bring(grown, points[:, :horizon].repeat_interleave(len(grown) // len(frames), dim=0))
+        members, carried = len(grown) // len(frames), []
+        for lead, points in enumerate(paths.points(horizon, windows and windows.part)):
+            at = within(points, paths.size, windows.here) if windows else points
+            carried.append(_bring(grown[:, lead], at.repeat_interleave(members, dim=0)))
+        return torch.stack(carried, dim=1)
 
-    def draw_noise(self, frames: Frames, horizon: int, *, members: int, seed: int) -> Noise | None:
+    def _bring_history(self, frames: Frames, paths: Trajectories, windows: Windows | None) -> Frames:
+        """The history as the air at the reference time saw it; static fields stay where they are."""
+        inputs, past = self.layout.inputs, frames.shape[1] - 1
+        values, others = frames.tensor_split([inputs], dim=2)
+        masks = others[:, :, :inputs] > 0.5 if self.layout.masks else None
+        here = windows.here.inside(windows.read) if windows else (slice(None), slice(None))
+        carried, there = [values[:, -1:, :, *here]], [] if masks is None else [masks[:, -1:, :, *here]]
+        for back, points in enumerate(paths.points(past, windows and windows.here), start=1):
+            one = slice(past - back, past - back + 1)
+            at = within(points, paths.size, windows.read) if windows else points
+            value, known = interpolate(values[:, one], at[:, None], observed=None if masks is None else masks[:, one])
+            carried.insert(0, value)
+            there.insert(0, known)
+        parts = [torch.cat(carried, dim=1)]
+        if masks is not None:
+            parts.append(torch.cat(there, dim=1).to(frames.dtype))
+        return torch.cat([*parts, others[:, :, inputs if self.layout.masks else 0 :, *here]], dim=2)
+
+    def draw_noise(
+        self, frames: Frames, horizon: int, *, members: int, seed: int, corner: tuple[int, int] = (0, 0)
+    ) -> Noise | None:
         """The noise of the forecaster, in the moving air; see `EncoderForecaster.draw_noise`."""
-        return draw_noise(self.forecaster, frames, horizon, members=members, seed=seed)
+        return draw_noise(self.forecaster, frames, horizon, members=members, seed=seed, corner=corner)
 
 
-def _bring(fields: Tensor, points: Points) -> Tensor:
-    """Each of the fields at its own points; 0 more than half a pixel beyond the grid."""
-    exact = fields.to(points.dtype).flatten(0, 1)
-    moved = F.grid_sample(exact, points.flatten(0, 1), padding_mode="border", align_corners=True)
-    pixels = points.new_tensor([(n - 1) / 2 for n in (fields.shape[-1], fields.shape[-2])])
+def follow(motion: Motion) -> Trajectories:
+    """The way of the air in a motion.
+
+    Without gradients in float64: whether the air of a pixel came from outside of the grid is a matter of a hair, and
+    must not depend on which part of the grid is looked at.
+    """
+    exact = not torch.is_grad_enabled() and motion.device.type != "mps"  # Apple's has no float64
+    return Trajectories(motion, dtype=torch.float64 if exact else None)
+
+
+def _bring(field: Field, points: Tensor) -> Field:
+    """A field at points (batch, y, x, 2); 0 more than half a pixel beyond the grid."""
+    moved = F.grid_sample(field.to(points.dtype), points, padding_mode="border", align_corners=True)
+    pixels = points.new_tensor([(n - 1) / 2 for n in (field.shape[-1], field.shape[-2])])
     inside = ((points.abs() - 1) * pixels <= 0.5).all(dim=-1)
-    return moved.unflatten(0, fields.shape[:2]) * inside[:, :, None]
+    return (moved * inside[:, None]).to(torch.promote_types(field.dtype, torch.float32))

@@ -7,10 +7,12 @@ from torch import nn
 from cubecast.shapes import Forecast, Frames, Noise
 
 
-def draw_noise(network: nn.Module, frames: Frames, horizon: int, *, members: int, seed: int) -> Noise | None:
+def draw_noise(
+    network: nn.Module, frames: Frames, horizon: int, *, members: int, seed: int, corner: tuple[int, int] = (0, 0)
+) -> Noise | None:
     """What `EncoderForecaster.draw_noise` gives, or None for a network that takes no noise."""
     draw = getattr(network, "draw_noise", None)
-    return None if draw is None else draw(frames, horizon, members=members, seed=seed)
+    return None if draw is None else draw(frames, horizon, members=members, seed=seed, corner=corner)
 
 
 def forecast_members(network: nn.Module, frames: Frames, horizon: int, *, members: int, seed: int) -> Forecast:

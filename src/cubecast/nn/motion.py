@@ -64,10 +64,7 @@ def estimate_motion(frames: Frames, observed: Observed | None = None, *, window:
     Raises:
         UsageError: fewer than 2 frames, or a window below 1 pixel.
     """
-    if frames.shape[1] < 2:
-        raise UsageError("frames to estimate motion from", found=frames.shape[1], allowed="2 or more")
-    if window < 1:
-        raise UsageError("window of the motion", found=window, allowed="1 pixel or more")
+    _check(frames.shape[1], window)
     # In half precision the normal equations would cancel.
     with _exactly(frames.device.type):
         exact = frames if frames.dtype == torch.float64 else frames.float()
@@ -83,9 +80,13 @@ class FrameByFrame:
     Args:
         frames: how many will come.
         window: in pixels.
+
+    Raises:
+        UsageError: as `estimate_motion`.
     """
 
     def __init__(self, frames: int, *, window: float = WINDOW) -> None:
+        _check(frames, window)
         self._count, self._window, self._frames = frames, window, 0
         self._levels: list[tuple[Tensor, Tensor]] = []
         self._size: tuple[int, int] | None = None
@@ -110,6 +111,13 @@ class FrameByFrame:
         levels, self._levels = self._levels, []
         with torch.no_grad(), _exactly(levels[0][0].device.type):
             return _solve_levels(levels, self._size, self._window)
+
+
+def _check(frames: int, window: float) -> None:
+    if frames < 2:
+        raise UsageError("frames to estimate motion from", found=frames, allowed="2 or more")
+    if window < 1:
+        raise UsageError("window of the motion", found=window, allowed="1 pixel or more")
 
 
 def _finest(window: float) -> int:

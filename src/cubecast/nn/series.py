@@ -82,6 +82,10 @@ class SeriesForecaster(nn.Module):
             forecast = self._roll_out(series, horizon)
         return forecast.unflatten(0, (batch, ny, nx)).permute(0, 3, 4, 1, 2)
 
+    def receptive_field(self, history: int, horizon: int) -> int:
+        """See `EncoderForecaster.receptive_field`: every point is a series of its own."""
+        return 0
+
     def _relative(self, series: Tensor, mean: Tensor) -> Tensor:
         """``series`` with its output variables relative to ``mean``; missing ones stay at zero."""
         values, others = series.tensor_split([self.layout.outputs], dim=-1)

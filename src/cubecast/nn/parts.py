@@ -1,0 +1,83 @@
+"""A forecast of a large grid part by part: windows that hold all that bears on a part, and one motion for all parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from cubecast.errors import UsageError
+from cubecast.nn.advection import Trajectories
+from cubecast.nn.box import Box, Windows
+from cubecast.nn.encoder_forecaster import EncoderForecaster
+from cubecast.nn.lagrangian import Lagrangian, follow
+from cubecast.nn.motion import FrameByFrame
+from cubecast.shapes import Forecast, Frames, Noise, Observed
+
+
+@final
+class Parts:
+    """A network that forecasts parts of a grid, each from a window around it, as it would forecast them on the whole.
+
+    A window reaches ``halo`` pixels beyond its part. With the network's receptive field the forecast is that of the
+    whole grid but for rounding; the field grows with every step of history and horizon. In Lagrangian coordinates the
+    motion is that of the whole grid (`follow`), and windows reach on to where the air came from.
+
+    Args:
+        network: of `cubecast.nn.build_network`.
+        size: of the grid (y, x).
+        history, horizon: frames seen and forecast.
+        halo: in pixels; None: the receptive field.
+
+    Raises:
+        UsageError: per-pixel peepholes, which know the whole grid only.
+    """
+
+    def __init__(
+        self, network: nn.Module, size: tuple[int, int], *, history: int, horizon: int, halo: int | None = None
+    ) -> None:
+        inner = network.forecaster if isinstance(network, Lagrangian) else network
+        if isinstance(inner, EncoderForecaster) and inner.grid is not None:
+            raise UsageError(
+                "a forecast in parts",
+                found="per-pixel peepholes",
+                allowed="networks that take any grid",
+                remedy="raise the memory, or train with peephole 'channel' or 'none'",
+            )
+        self.network, self.size, self.history, self.horizon = network, size, history, horizon
+        self.multiple = inner.multiple if isinstance(inner, EncoderForecaster) else 1
+        self.halo = inner.receptive_field(history, horizon) if halo is None else halo
+
+    def follow(self, frames: Iterable[tuple[Frames, Observed]]) -> Trajectories | None:
+        """The way of the air over the whole grid, from its frames (1, 1, output, y, x) one at a time; None: it stands.
+
+        Raises:
+            UsageError: fewer than 2 frames.
+        """
+        if not isinstance(self.network, Lagrangian):
+            return None
+        motion = FrameByFrame(self.history, window=self.network.window)
+        for values, observed in frames:
+            motion.add(values, observed if self.network.layout.masks else None)
+        with torch.no_grad():
+            return follow(motion.motion())
+
+    def windows(self, part: Box, paths: Trajectories | None) -> Windows:
+        """What the forecast of a part takes."""
+        if paths is None:
+            here = part.grown(self.halo, self.multiple, self.size)
+            return Windows(here, here, part)
+        here = paths.reach(self.horizon, part).grown(self.halo, self.multiple, self.size)
+        return Windows(paths.reach(self.history - 1, here), here, part)
+
+    def forecast(
+        self, frames: Frames, windows: Windows, paths: Trajectories | None, noise: Noise | None = None
+    ) -> Forecast:
+        """The forecast of ``windows.part`` from frames of ``windows.read``, and noise of ``windows.here``."""
+        if paths is not None:
+            assert isinstance(self.network, Lagrangian)
+            return self.network.forecast_part(frames, self.horizon, paths, windows=windows, noise=noise)
+        output: Tensor = self.network(frames, self.horizon, *([] if noise is None else [noise]))
+        return output[..., *windows.part.inside(windows.here)]
