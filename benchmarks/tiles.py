@@ -1,0 +1,139 @@
+"""Forecasts in tiles: how far they are from the whole by the width of the halo, and what a large grid takes.
+
+The rain preset's network, briefly trained on generated rain, forecasts a field whole and in tiles of 128 pixels. Then a
+process of its own forecasts a large grid into a file. The exit code is 1 when the error with a halo as wide as the
+receptive field is above --allowed, or the process took more memory than it was given.
+
+Run: python benchmarks/tiles.py [--size 512] [--grid 3500 7000] [--memory 2GB] [--quick] [--json tiles.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import torch
+import xarray as xr
+from dask.utils import parse_bytes
+from timing import machine, resident, write
+
+import cubecast
+from cubecast.config import Config
+from cubecast.forecast import Run
+from cubecast.nn.parts import Parts
+from cubecast.nowcaster import Nowcaster
+from cubecast.sources.synthetic import generate_rain
+from cubecast.tiling import Tiling, run_tiled
+
+HALOS = [0, 8, 16, 32, 48, 64, 96, 128]
+SIDE = 128
+
+
+def train(epochs: int) -> Nowcaster:
+    """The rain preset on generated rain."""
+    cube = generate_rain(frames=150, size=(160, 160), seed=1)
+    return Nowcaster(Config.preset("rain", epochs=epochs, max_minutes=None)).fit(cube)
+
+
+def by_halo(model: Nowcaster, size: int, horizon: int) -> tuple[int, list[dict[str, float]]]:
+    """The receptive field, and the largest and root mean square difference to the whole forecast for each halo."""
+    cube = generate_rain(frames=model.config.task.history, size=(size, size), seed=7, wet_fraction=0.4)
+    whole = model.predict(cube, horizon=horizon)["rainfall_rate"].values
+    config = (model.config.task.history, horizon)
+    field = Parts(model.network, (size, size), history=config[0], horizon=horizon).halo
+    run = Run(model.network, model._channels, cube, model.step, *config, None, torch.device("cpu"))
+    found = []
+    for halo in [h for h in HALOS if h < field] + [field]:
+        start = time.perf_counter()
+        tiling = Tiling(SIDE, (SIDE + 2 * halo + 512) ** 2, False, halo)
+        tiled = run_tiled(run, [len(cube) - 1], tiling, attrs={})["rainfall_rate"].values
+        seconds, difference = time.perf_counter() - start, np.abs(tiled - whole)
+        found.append(
+            {
+                "halo": halo,
+                "largest": float(difference.max()),
+                "rms": float(np.sqrt(np.mean(difference.astype(np.float64) ** 2))),
+                "seconds": seconds,
+            }
+        )
+        print(f"halo {halo}: {found[-1]['largest']:.3g} mm/h", file=sys.stderr, flush=True)
+    return field, found
+
+
+def write_large(path: Path, grid: tuple[int, int], frames: int) -> None:
+    """Generated rain, mirrored until it fills the grid; lazily, so that any grid can be written."""
+    small = generate_rain(frames=frames, size=(512, 512), seed=3, wet_fraction=0.3)
+    block = da.from_array(small.values, chunks=(1, -1, -1))
+    both = da.concatenate([block, block[:, ::-1]], axis=1)
+    block = da.concatenate([both, both[:, :, ::-1]], axis=2)
+    repeats = (1, -(-grid[0] // block.shape[1]), -(-grid[1] // block.shape[2]))
+    values = da.tile(block, repeats)[:, : grid[0], : grid[1]]
+    coords = {"time": small.time, **{d: (d, 1000.0 * np.arange(n), {"units": "m"}) for d, n in zip("yx", grid, strict=True)}}
+    cube = xr.DataArray(values, dims=small.dims, coords=coords, attrs=small.attrs, name=small.name)
+    cubecast.write_cube(cube, path)
+
+
+def forecast_large(folder: Path, memory: str) -> None:
+    """Forecast in this process; prints its peak memory."""
+    start = time.perf_counter()
+    model = Nowcaster.load(folder / "model")
+    forecast = model.predict(cubecast.open_cube(folder / "in.nc"), memory=memory)
+    lazy = forecast.chunks.get("y")
+    cubecast.write_forecast(forecast, folder / "out.nc")
+    found = {"peak_MB": resident("VmHWM") / 1024, "seconds": time.perf_counter() - start}
+    print(json.dumps(found | {"side": max(lazy) if lazy else None, "leads": forecast.sizes["lead_time"]}))
+
+
+def large(model: Nowcaster, options: argparse.Namespace) -> dict[str, Any]:
+    """A large grid, in a process of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model.save(folder / "model")
+        write_large(folder / "in.nc", tuple(options.grid), model.config.task.history)
+        command = [sys.executable, __file__, "--folder", str(folder), "--memory", options.memory]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        whole = cubecast.read_forecast(folder / "out.nc")["rainfall_rate"]
+        assert np.isfinite(whole.isel(lead_time=-1).values).all()
+        return json.loads(done.stdout) | {"file_MB": (folder / "out.nc").stat().st_size / 1e6}
+
+
+def main() -> None:
+    """Read the options and measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=512, help="of the field that is forecast whole and in tiles")
+    parser.add_argument("--horizon", type=int, default=12)
+    parser.add_argument("--grid", type=int, nargs=2, default=[3500, 7000], help="of the large one")
+    parser.add_argument("--memory", default="2GB")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--allowed", type=float, default=0.01, help="mm/h: what radar composites are packed to")
+    parser.add_argument("--quick", action="store_true", help="small sizes: does everything run?")
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    if options.folder:
+        forecast_large(options.folder, options.memory)
+        return
+    if options.quick:
+        options.size, options.grid, options.epochs, options.memory = 256, [700, 900], 1, "1GB"
+    model = train(options.epochs)
+    field, found = by_halo(model, options.size, options.horizon)
+    rows = [["halo (pixels)", "largest difference (mm/h)", "root mean square (mm/h)", "seconds"]]
+    for one in found:
+        rows.append([f"{one['halo']}", f"{one['largest']:.2g}", f"{one['rms']:.2g}", f"{one['seconds']:.1f}"])
+    of_large = large(model, options)
+    write(options.json, {"machine": machine("cpu"), "receptive_field": field, "halos": found, "large": of_large}, rows)
+    print(f"\nreceptive field: {field} pixels; grid {options.grid}, memory {options.memory}: {of_large}")
+    wrong = found[-1]["largest"] > options.allowed or of_large["peak_MB"] * 2**20 > parse_bytes(options.memory)
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
