@@ -21,7 +21,7 @@ from cubecast.forecast import check_members, check_step, reference_index, run_ne
 from cubecast.losses import build_loss
 from cubecast.model_folder import read_model, write_model
 from cubecast.nn import build_network
-from cubecast.precision import choose_forecast_autocast
+from cubecast.precision import choose_autocast
 from cubecast.preparation import TrainingData, describe_model, plain, prepare
 from cubecast.progress import Progress
 from cubecast.steps import Step
@@ -140,8 +140,7 @@ class Nowcaster:
             horizon: steps to forecast; None: as many as in training.
             static: the static fields that the model was trained with, on this cube's grid.
             device: where to compute; None: the configured device.
-            precision: fp32, bf16 or auto (bf16 where the hardware multiplies it); None: fp32 on a CPU, the configured
-                precision on CUDA.
+            precision: fp32, bf16 or auto (bf16 where the hardware multiplies it); None: as configured for training.
             members: realizations to forecast, for models with noise_channels; None: one forecast, of such a model the
                 mean of 24 members.
             seed: of the members; each reference time has noise of its own.
@@ -169,7 +168,7 @@ class Nowcaster:
             raise UsageError("horizon", found=steps, allowed="1 or more")
         check_members(members, self.config.model)
         place = choose_device(device or self.config.training.device)
-        autocast = choose_forecast_autocast(precision, self.config.training.precision, place)
+        autocast = choose_autocast(precision or self.config.training.precision, place)
         return run_network(
             network.to(place),
             channels,
