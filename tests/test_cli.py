@@ -89,12 +89,12 @@ def test_forecast_writes_one_file_with_all_reference_times(radar, model, tmp_pat
 def test_a_forecast_in_bf16_is_near_the_one_in_fp32(radar, model, tmp_path, capsys):
     """Near: within 2 % of the rate and 0.1 mm/h; bfloat16 has 8 bits, and the scaling of rain is logarithmic."""
     fields = {}
-    for precision in ("", "fp32", "bf16"):
+    for precision in ("", "auto", "fp32", "bf16"):
         out = tmp_path / f"nowcast{precision}.nc"
         command = ["forecast", str(radar), "--model", str(model), "-o", str(out), "--horizon", "6"]
         assert main(command + (["--precision", precision] if precision else [])) == 0
         fields[precision] = read_forecast(out)["rainfall_rate"].values
-    np.testing.assert_array_equal(fields[""], fields["fp32"])
+    np.testing.assert_array_equal(fields[""], fields["auto"])
     assert np.abs(fields["bf16"] - fields["fp32"]).max() > 1e-4
     np.testing.assert_allclose(fields["bf16"], fields["fp32"], rtol=0.02, atol=0.1)
 

@@ -40,8 +40,7 @@ Precision = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="fp32, bf16, or auto: bf16 where the hardware multiplies it. [training: auto, or as the preset says; "
-        "forecasts: fp32 on a CPU, as trained on CUDA]",
+        help="fp32, bf16, or auto: bf16 where the hardware multiplies it. [as configured: auto, small networks fp32]",
     ),
 ]
 Matched = Annotated[

@@ -176,8 +176,8 @@ class TrainingConfig(_Strict):
     """For short records, where a year or two that validate say little of which epoch is best: after the validated
     training train anew on training and validation part together, for all epochs, and keep these weights."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of training; auto: bf16 autocast where the hardware multiplies it (CUDA, AMX, AVX512-BF16), else fp32. Forecasts
-    are made in fp32 on a CPU, in this precision on CUDA, unless they are asked for in another."""
+    """auto: bf16 autocast where the hardware multiplies it (CUDA, AMX, AVX512-BF16), else fp32. Forecasts take it, too,
+    unless they are asked for in another."""
     device: str = "auto"
     """auto: CUDA when present."""
     tensorboard: bool = False

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import torch
 import xarray as xr
 from torch import nn
 
 from cubecast.channels import Array, Channels
-from cubecast.config import ModelConfig
 from cubecast.cube import channel_names, locate, positions, sequence_dim, space_dims, window_starts
-from cubecast.errors import InputError, ModelMismatchError, UsageError
+from cubecast.errors import InputError, ModelMismatchError
 from cubecast.nn.members import draw_noise
 from cubecast.product import build_forecast
 from cubecast.progress import Progress, follow
@@ -187,17 +187,25 @@ class Run:
                         _average(out[c], field, number)
             done += len(part)
 
-    def dress(self, values: Sequence[Any], index: Sequence[int], attrs: Mapping[str, Any]) -> xr.Dataset:
+    def dress(self, values: Sequence[Any], references: Array, attrs: Mapping[str, Any]) -> xr.Dataset:
         """The forecast Dataset of one array (reference, [member,] horizon, *space) for each output variable."""
-        reference = self.cube[sequence_dim(self.cube)].values[list(index)]
         named = dict(zip(self.names.values(), values, strict=True))
-        return build_forecast(named, self.cube, reference=reference, step=self.step, attrs=attrs)
+        return build_forecast(named, self.cube, reference=references, step=self.step, attrs=attrs)
+
+    def blank(self, references: Array, attrs: Mapping[str, Any]) -> xr.Dataset:
+        """The forecast Dataset before anything is forecast: missing values, lazy."""
+        shape, chunks = (len(references), *self.shape, *self.size), (1, *self.shape, *self.size)
+        return self.dress([da.full(shape, np.float32(np.nan), chunks=chunks) for _ in self.names], references, attrs)
+
+    def references(self, index: Sequence[int]) -> Array:
+        """The reference times of frames."""
+        return self.cube[sequence_dim(self.cube)].values[list(index)]
 
     def _past(self, frames: slice) -> xr.DataArray:
         return self.cube.isel({sequence_dim(self.cube): frames}).load()
 
     def _reference(self, last: int) -> Any:
-        return self.cube[sequence_dim(self.cube)].values[last]
+        return self.references([last])[0]
 
 
 def run_whole(
@@ -217,7 +225,7 @@ def run_whole(
             return run.network(frames, run.horizon, *([] if noise is None else [noise]))
 
         run.fill([v[i] for v in values], run.ask(forecast, frames, last), seen, last)
-    return run.dress(values, index, attrs)
+    return run.dress(values, run.references(index), attrs)
 
 
 def _average(mean: Array, field: Array, number: int) -> None:
@@ -230,21 +238,6 @@ def _average(mean: Array, field: Array, number: int) -> None:
 
 def _bits(reference: Any) -> int:
     return int(np.asarray(reference).view(np.uint64 if np.asarray(reference).itemsize == 8 else np.uint32))
-
-
-def check_members(members: int | None, config: ModelConfig) -> None:
-    """Refuse members of a model that has none.
-
-    Raises:
-        UsageError: below 1, or a model without noise.
-    """
-    if members is not None and (members < 1 or not config.noise_channels):
-        raise UsageError(
-            "members",
-            found=f"{members} of a model with {config.noise_channels} noise channels",
-            allowed="1 or more, of a model with noise",
-            remedy="train a model with --set noise_channels=4 --set kind=crps",
-        )
 
 
 def check_step(cube: xr.DataArray, found: Step, wanted: Step) -> None:

@@ -180,9 +180,7 @@ class CRPSLoss(MaskedLoss):
         members, truth = self._weighted(prediction.unflatten(0, (len(target), -1))), self._weighted(target)
         count = members.shape[1]
         error = (members - truth[:, None]).abs().mean(dim=1)
-        # sum over pairs of |p_j - p_k| from the sorted members: each counts once for each member below, less above.
-        rank = torch.arange(count, device=members.device, dtype=members.dtype) * 2 - (count - 1)
-        pairs = (members.sort(dim=1).values * rank.view(-1, 1, 1, 1, 1)).sum(dim=1)
+        pairs = sum((a - b).abs() for a, b in itertools.combinations(members.unbind(1), 2))
         return error - (1 - (1 - self.ALPHA) / count) * pairs / (count * (count - 1))
 
     def _weighted(self, values: Tensor) -> Tensor:

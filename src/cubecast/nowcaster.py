@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from cubecast.atomic import make_folder
 from cubecast.channels import Channels
 from cubecast.config import Config
-from cubecast.cube import check_cube, cube_step, space_dims
-from cubecast.errors import InputError, ModelMismatchError, UsageError
-from cubecast.forecast import Run, check_members, check_step, reference_index
+from cubecast.cube import check_cube, space_dims
+from cubecast.errors import InputError, UsageError
+from cubecast.forecast import Run, reference_index
 from cubecast.losses import build_loss
 from cubecast.model_folder import read_model, write_model
 from cubecast.nn import build_network
-from cubecast.precision import choose_forecast_autocast
+from cubecast.prediction import start_run
 from cubecast.preparation import TrainingData, describe_model, plain, prepare
 from cubecast.progress import Progress
 from cubecast.steps import Step
-from cubecast.tiling import MEMORY, run_within
-from cubecast.training import choose_device, train
+from cubecast.tiling import run_within
+from cubecast.training import train
 
 Cubes = xr.DataArray | Sequence[xr.DataArray]
 Static = xr.Dataset | Sequence[xr.Dataset] | None
@@ -131,7 +131,7 @@ class Nowcaster:
         precision: str | None = None,
         members: int | None = None,
         seed: int = 0,
-        memory: int | str = MEMORY,
+        memory: int | str | None = None,
         progress: Progress | None = None,
     ) -> xr.Dataset:
         """Forecasts after one or many reference times, from the history in ``cube`` alone.
@@ -142,13 +142,13 @@ class Nowcaster:
             horizon: steps to forecast; None: as many as in training.
             static: the static fields that the model was trained with, on this cube's grid.
             device: where to compute; None: the configured device.
-            precision: fp32, bf16 or auto (bf16 where the hardware multiplies it); None: fp32 on a CPU, the configured
-                precision on CUDA.
+            precision: fp32, bf16 or auto (bf16 where the hardware multiplies it); None: as configured for training.
             members: realizations to forecast, for models with noise_channels; None: one forecast, of such a model the
                 mean of 24 members.
             seed: of the members; each reference time has noise of its own.
-            memory: that the process may take. A grid that needs more is forecast in tiles, with the same result but
-                for rounding; where the result itself is too large, it is lazy: `cubecast.write_forecast` streams it.
+            memory: that the process may take, in bytes or as ``2GB``; None: 4GB. A grid that needs more is forecast in
+                tiles, with the same result but for rounding; where the result itself is too large, it is lazy
+                (dask), and `cubecast.write_forecast` streams it.
 
         Returns:
             Dataset with dims (forecast_reference_time, [realization,] lead_time, y, x) in the cube's units and
@@ -159,37 +159,21 @@ class Nowcaster:
             InputError: a reference time that is not there, missing frames, or nothing observed.
             UsageError: a horizon below 1, another precision, members of a model without noise, too little memory.
         """
-        network, channels, step = self._fitted()
-        self.check(cube)
-        history = self.config.task.history
-        if cube.shape[0] < history:
-            raise ModelMismatchError(
-                "the cube is too short", found=f"{cube.shape[0]} frames", allowed=f"{history} or more"
-            )
-        if cube.shape[0] > 1:
-            check_step(cube, cube_step(cube), step)
-        steps = self.config.task.horizon if horizon is None else horizon
-        if steps < 1:
-            raise UsageError("horizon", found=steps, allowed="1 or more")
-        check_members(members, self.config.model)
-        place = choose_device(device or self.config.training.device)
-        autocast = choose_forecast_autocast(precision, self.config.training.precision, place)
-        run = Run(
-            network.to(place),
-            channels,
-            cube,
-            step,
-            history,
-            steps,
-            static,
-            device=place,
-            autocast=autocast,
-            members=members,
-            seed=seed,
-        )
-        attrs = describe_model(self.config, network, step, trained_on=self._about["trained_on"], cube=cube)
-        index = reference_index(cube, at, history=history, step=step)
-        return run_within(run, index, memory=memory, attrs=attrs, progress=progress)
+        options = {"horizon": horizon, "static": static, "device": device, "precision": precision}
+        run = self._run(cube, **options, members=members, seed=seed)
+        index = reference_index(cube, at, history=run.history, step=run.step)
+        return run_within(run, index, memory=memory, attrs=self._attrs(cube), progress=progress)
+
+    def blank(
+        self, cube: xr.DataArray, *, at: Any, horizon: int | None = None, members: int | None = None
+    ) -> xr.Dataset:
+        """What `predict` would return, all missing and lazy: the frame of a store that forecasts are written into.
+
+        Args:
+            cube, at, horizon, members: as in `predict`; the history of a reference need not be complete.
+        """
+        run = self._run(cube, horizon=horizon, members=members)
+        return run.blank(np.atleast_1d(at), self._attrs(cube))
 
     def check(self, cube: xr.DataArray) -> None:
         """Refuse a cube that is not of this model's variables, units and kind; its values are not read.
@@ -276,6 +260,14 @@ class Nowcaster:
             out_channels=len(channels.outputs),
             static_channels=channels.count_known,
         )
+
+    def _run(self, cube: xr.DataArray, **options: Any) -> Run:
+        self.check(cube)
+        return start_run(*self._fitted(), self.config, cube, **options)
+
+    def _attrs(self, cube: xr.DataArray) -> dict[str, Any]:
+        network, _, step = self._fitted()
+        return describe_model(self.config, network, step, trained_on=self._about["trained_on"], cube=cube)
 
     def _check_kind(self, cubes: Sequence[xr.DataArray]) -> None:
         field = not self.config.model.is_series

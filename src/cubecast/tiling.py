@@ -58,7 +58,7 @@ class Tiling:
 
 
 def run_within(
-    run: Run, index: Sequence[int], *, memory: int | str, attrs: Mapping[str, Any], progress: Progress | None = None
+    run: Run, index: Sequence[int], *, memory: int | str | None, attrs: Mapping[str, Any], progress: Progress | None = None
 ) -> xr.Dataset:
     """The forecast Dataset after the frames at ``index``, of the whole grid at once where memory suffices, else tiled.
 
@@ -67,15 +67,14 @@ def run_within(
     Args:
         run: what to run.
         index: of the last frame of each history.
-        memory: of the whole process: bytes, or text such as ``2GB``.
+        memory: of the whole process: bytes, or text such as ``2GB``; None: `MEMORY`.
         attrs, progress: as in `cubecast.forecast.run_whole`.
 
     Raises:
         InputError: a history without a single observed value.
         UsageError: less memory than the smallest tile takes.
     """
-    tiling = choose_tiling(run, len(index), memory=_bytes(memory))
-    run.network.eval()
+    tiling = choose_tiling(run, len(index), memory=_bytes(MEMORY if memory is None else memory))
     if tiling is None:
         return run_whole(run, index, attrs=attrs, progress=progress)
     return run_tiled(run, index, tiling, attrs=attrs, progress=progress)
@@ -128,7 +127,7 @@ def run_tiled(
     """The forecast Dataset after the frames at ``index``, tile by tile; see `run_within`."""
     tiles = _Tiles(run, tiling, len(index), progress)
     values = da.stack([tiles.lazy(last) for last in index])
-    forecast = run.dress([values[:, c] for c in range(len(run.names))], index, attrs)
+    forecast = run.dress([values[:, c] for c in range(len(run.names))], run.references(index), attrs)
     return forecast if tiling.lazy else forecast.compute()
 
 
