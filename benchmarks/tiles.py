@@ -76,8 +76,10 @@ def write_large(path: Path, grid: tuple[int, int], frames: int) -> None:
     block = da.concatenate([both, both[:, :, ::-1]], axis=2)
     repeats = (1, -(-grid[0] // block.shape[1]), -(-grid[1] // block.shape[2]))
     values = da.tile(block, repeats)[:, : grid[0], : grid[1]]
-    coords = {"time": small.time, **{d: (d, 1000.0 * np.arange(n), {"units": "m"}) for d, n in zip("yx", grid, strict=True)}}
-    cube = xr.DataArray(values, dims=small.dims, coords=coords, attrs=small.attrs, name=small.name)
+    space = {d: (d, 1000.0 * np.arange(n), {"units": "m"}) for d, n in zip("yx", grid, strict=True)}
+    cube = xr.DataArray(
+        values, dims=small.dims, coords={"time": small.time, **space}, attrs=small.attrs, name=small.name
+    )
     cubecast.write_cube(cube, path)
 
 

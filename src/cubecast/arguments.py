@@ -43,6 +43,10 @@ Precision = Annotated[
         help="fp32, bf16, or auto: bf16 where the hardware multiplies it. [as configured: auto, small networks fp32]",
     ),
 ]
+Memory = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Memory to use, for example 2GB: grids that need more go in tiles. [4GB]"),
+]
 Matched = Annotated[
     bool,
     typer.Option("--matched", help="Give forecasts the distribution of the last observed frame: against blur."),
@@ -131,18 +135,6 @@ def read_range(text: str) -> tuple[str, tuple[float, float]]:
         return match[1], (float(match[2]), float(match[3]))
     except ValueError:
         raise UsageError("--region", found=repr(text), allowed="DIM=FROM:TO, for example lat=-60:60") from None
-
-
-def read_time(text: str, cube: xr.DataArray) -> Any:
-    """A reference on the command line: a time, or a number for another sequence such as depth."""
-    import numpy as np
-
-    kind = cube[cube.dims[0]].dtype.kind
-    try:
-        return np.datetime64(text.removesuffix("Z"), "ns") if kind == "M" else float(text)
-    except ValueError:
-        allowed = "a time such as 2017-05-09T12:30" if kind == "M" else "a number"
-        raise UsageError("--at", found=repr(text), allowed=allowed) from None
 
 
 def check_folder(folder: Path) -> None:

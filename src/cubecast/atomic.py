@@ -44,11 +44,11 @@ def atomic_path(path: str | os.PathLike[str], *, replace_folder: bool = False) -
     temporary = target.parent / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}{target.suffix}"
     try:
         yield temporary
-        _sync_tree(temporary)
+        sync_tree(temporary)
         _rename(temporary, target, replace_folder)
         _sync(target.parent)
     except OSError as error:
-        raise _output_error(target, error) from error
+        raise output_error(target, error) from error
     finally:
         _remove(temporary)
 
@@ -62,7 +62,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _output_error(folder, error) from None
+        raise output_error(folder, error) from None
 
 
 def _check_target(target: Path, replace_folder: bool) -> None:
@@ -93,7 +93,8 @@ def _rename(temporary: Path, target: Path, replace_folder: bool) -> None:
         os.replace(temporary, target)
 
 
-def _sync_tree(path: Path) -> None:
+def sync_tree(path: Path) -> None:
+    """Wait until a file, or a folder with all that is in it, is on the disk."""
     for folder, _, files in os.walk(path):
         for name in files:
             _sync(Path(folder) / name)
@@ -126,7 +127,8 @@ def _remove(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def _output_error(target: Path, error: OSError) -> OutputError:
+def output_error(target: Path, error: OSError) -> OutputError:
+    """The error for a path that the operating system does not let us write."""
     if error.errno in _NO_SPACE:
         return OutputError(f"cannot write {target}", found=f"a full disk ({free_space(target)})", remedy="make space")
     if error.errno in _NO_ACCESS:

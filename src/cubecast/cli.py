@@ -35,9 +35,9 @@ from cubecast.arguments import (
     read_numbers,
     read_range,
     read_settings,
-    read_time,
 )
-from cubecast.errors import UsageError
+from cubecast.batch_command import batch_command
+from cubecast.forecast_command import forecast_command
 from cubecast.watch_command import watch_command
 
 if TYPE_CHECKING:
@@ -142,45 +142,8 @@ def train_command(
     typer.echo(f"{output}: lowest validation loss {best['validation_loss']:.4g} after epoch {best['epoch']:.0f}")
 
 
-@app.command()
-def forecast(
-    files: Files,
-    model: Model,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="Forecast file to write: .nc or .zarr.")
-    ],
-    at: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TIME", help="Time of the last frame to use; repeat for several. [the last frame]"),
-    ] = None,
-    every: Annotated[
-        int | None, typer.Option(min=1, help="Instead of --at: after every Nth frame that has a history.")
-    ] = None,
-    horizon: Annotated[int | None, typer.Option(min=1, help="Frames to forecast. [as trained]")] = None,
-    precision: Precision = None,
-    matched: Matched = False,
-    variable: Variable = None,
-    static: StaticFile = None,
-) -> None:
-    """Forecast with a trained model and write one CF netCDF (or Zarr) file."""
-    from cubecast.forecast import possible_references
-    from cubecast.matching import match_distribution
-    from cubecast.nowcaster import Nowcaster
-    from cubecast.write import write_forecast
-
-    if at and every:
-        raise UsageError("reference times", found="both --at and --every", allowed="one of them")
-    loaded = Nowcaster.load(model)
-    cube = open_one(files, variable)
-    times: Any = [read_time(t, cube) for t in at] if at else None
-    if every:
-        times = possible_references(cube, history=loaded.config.task.history)[::every]
-    fields = open_static_fields(static, [cube], one=True)
-    result = loaded.predict(cube, at=times, horizon=horizon, static=fields, precision=precision, progress=bar)
-    write_forecast(match_distribution(result, cube) if matched else result, output)
-    typer.echo(str(output))
-
-
+app.command(name="forecast")(forecast_command)
+app.command(name="batch")(batch_command)
 app.command(name="watch")(watch_command)
 
 

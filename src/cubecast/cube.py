@@ -90,6 +90,14 @@ def positions(cube: xr.DataArray, step: Step | None = None) -> npt.NDArray[Any]:
     return place
 
 
+def with_frames(like: xr.DataArray, times: Any, values: Any) -> xr.DataArray:
+    """A cube of ``values`` (time, [channel,] *space) at ``times``, in all else as ``like``."""
+    dim = sequence_dim(like)
+    coords = {n: c for n, c in like.coords.items() if dim not in c.dims}
+    coords[dim] = xr.Variable(dim, np.asarray(times, like[dim].dtype), like[dim].attrs)
+    return xr.DataArray(values, dims=like.dims, coords=coords, name=like.name, attrs=like.attrs)
+
+
 def gaps(cube: xr.DataArray) -> list[tuple[Any, Any, int]]:
     """(last value before, first value after, number of frames missing) for each hole in the sequence."""
     values, missing = cube[sequence_dim(cube)].values, np.diff(positions(cube)) - 1

@@ -48,3 +48,9 @@ class OutputError(CubecastError, RuntimeError):
     """A file could not be written whole (exit code 4)."""
 
     exit_code = 4
+
+
+def one_line(error: BaseException) -> str:
+    """An error for a list of failures: our own as they are, others with their type."""
+    text = str(error) if isinstance(error, CubecastError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import dask.array as da
 import numpy as np
 import torch
 import xarray as xr
@@ -15,7 +14,7 @@ from torch import nn
 
 from cubecast.channels import Array, Channels
 from cubecast.cube import channel_names, locate, positions, sequence_dim, space_dims, window_starts
-from cubecast.errors import InputError, ModelMismatchError
+from cubecast.errors import InputError, ModelMismatchError, UsageError
 from cubecast.nn.members import draw_noise
 from cubecast.product import build_forecast
 from cubecast.progress import Progress, follow
@@ -59,6 +58,20 @@ def reference_index(cube: xr.DataArray, at: Sequence[Any] | Array | None, *, his
             )
         found.append(index)
     return found
+
+
+def read_reference(text: Any, cube: xr.DataArray) -> Any:
+    """A reference as text, as a value of the sequence coordinate: a time, or a number for another sequence (depth).
+
+    Raises:
+        UsageError: neither.
+    """
+    kind = cube[sequence_dim(cube)].dtype.kind
+    try:
+        return np.datetime64(str(text).removesuffix("Z"), "ns") if kind == "M" else float(text)
+    except ValueError:
+        allowed = "a time such as 2017-05-09T12:30" if kind == "M" else "a number"
+        raise UsageError("--at", found=repr(text), allowed=allowed) from None
 
 
 def possible_references(cube: xr.DataArray, *, history: int) -> Array:
@@ -191,11 +204,6 @@ class Run:
         """The forecast Dataset of one array (reference, [member,] horizon, *space) for each output variable."""
         named = dict(zip(self.names.values(), values, strict=True))
         return build_forecast(named, self.cube, reference=references, step=self.step, attrs=attrs)
-
-    def blank(self, references: Array, attrs: Mapping[str, Any]) -> xr.Dataset:
-        """The forecast Dataset before anything is forecast: missing values, lazy."""
-        shape, chunks = (len(references), *self.shape, *self.size), (1, *self.shape, *self.size)
-        return self.dress([da.full(shape, np.float32(np.nan), chunks=chunks) for _ in self.names], references, attrs)
 
     def references(self, index: Sequence[int]) -> Array:
         """The reference times of frames."""

@@ -25,7 +25,7 @@ from cubecast.prediction import start_run
 from cubecast.preparation import TrainingData, describe_model, plain, prepare
 from cubecast.progress import Progress
 from cubecast.steps import Step
-from cubecast.tiling import run_within
+from cubecast.tiling import blank, run_within
 from cubecast.training import train
 
 Cubes = xr.DataArray | Sequence[xr.DataArray]
@@ -164,16 +164,14 @@ class Nowcaster:
         index = reference_index(cube, at, history=run.history, step=run.step)
         return run_within(run, index, memory=memory, attrs=self._attrs(cube), progress=progress)
 
-    def blank(
-        self, cube: xr.DataArray, *, at: Any, horizon: int | None = None, members: int | None = None
-    ) -> xr.Dataset:
+    def blank(self, cube: xr.DataArray, *, at: Any, memory: int | str | None = None, **options: Any) -> xr.Dataset:
         """What `predict` would return, all missing and lazy: the frame of a store that forecasts are written into.
 
         Args:
-            cube, at, horizon, members: as in `predict`; the history of a reference need not be complete.
+            cube, at, memory: as in `predict`; the history of a reference need not be complete.
+            options: horizon and members.
         """
-        run = self._run(cube, horizon=horizon, members=members)
-        return run.blank(np.atleast_1d(at), self._attrs(cube))
+        return blank(self._run(cube, **options), np.atleast_1d(at), memory=memory, attrs=self._attrs(cube))
 
     def check(self, cube: xr.DataArray) -> None:
         """Refuse a cube that is not of this model's variables, units and kind; its values are not read.

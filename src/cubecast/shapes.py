@@ -22,6 +22,9 @@ sample of the batch; with noise the members of the first sample come first, then
 Noise = Float[Tensor, "members horizon noise rows columns"]
 """Standard normal noise for every `Forecast`, on the grid of the finest layer."""
 
+Part = Float[Tensor, "members horizon output part_y part_x"]
+"""A `Forecast` of a part of the grid."""
+
 Sequence = Float[Tensor, "batch time channel *space"]
 """What runs through a recurrent layer: ``space`` is ``y x``, or nothing for a point series."""
 
@@ -48,3 +51,12 @@ ObservedField = Bool[Tensor, "batch channel y x"]
 
 Points = Float[Tensor, "batch time y x 2"]
 """Places on the grid, (x, y) from -1 (the middle of the first pixel) to 1 (the middle of the last one)."""
+
+Elsewhere = Float[Tensor, "batch time to_y to_x 2"]
+"""`Points` for the pixels of another grid."""
+
+Carried = Float[Tensor, "batch time channel to_y to_x"]
+"""`Frames` on that other grid."""
+
+CarriedMask = Bool[Tensor, "batch time channel to_y to_x"]
+"""`Observed` on that other grid."""

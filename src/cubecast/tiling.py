@@ -57,8 +57,25 @@ class Tiling:
     halo: int | None = None
 
 
+def parse_memory(memory: int | str | None) -> int:
+    """Bytes of a number or of text such as ``2GB``; None: `MEMORY`.
+
+    Raises:
+        UsageError: neither.
+    """
+    try:
+        return int(parse_bytes(MEMORY if memory is None else memory))
+    except (ValueError, TypeError, AttributeError):
+        raise UsageError("memory", found=repr(memory), allowed="bytes, or text such as 2GB or 500MB") from None
+
+
 def run_within(
-    run: Run, index: Sequence[int], *, memory: int | str | None, attrs: Mapping[str, Any], progress: Progress | None = None
+    run: Run,
+    index: Sequence[int],
+    *,
+    memory: int | str | None,
+    attrs: Mapping[str, Any],
+    progress: Progress | None = None,
 ) -> xr.Dataset:
     """The forecast Dataset after the frames at ``index``, of the whole grid at once where memory suffices, else tiled.
 
@@ -74,10 +91,19 @@ def run_within(
         InputError: a history without a single observed value.
         UsageError: less memory than the smallest tile takes.
     """
-    tiling = choose_tiling(run, len(index), memory=_bytes(MEMORY if memory is None else memory))
+    tiling = choose_tiling(run, len(index), memory=parse_memory(memory))
     if tiling is None:
         return run_whole(run, index, attrs=attrs, progress=progress)
     return run_tiled(run, index, tiling, attrs=attrs, progress=progress)
+
+
+def blank(run: Run, references: Array, *, memory: int | str | None, attrs: Mapping[str, Any]) -> xr.Dataset:
+    """What `run_within` would return before anything is forecast: missing values, lazy, in chunks of its tiles."""
+    tiling = choose_tiling(run, 1, memory=parse_memory(memory))
+    shape = (len(references), *run.shape, *run.size)
+    chunks = shape if tiling is None else (*shape[:-2], min(tiling.side, shape[-2]), shape[-1])
+    values = [da.full(shape, np.float32(np.nan), chunks=chunks) for _ in run.names]
+    return run.dress(values, references, attrs)
 
 
 def choose_tiling(run: Run, count: int, *, memory: int) -> Tiling | None:
@@ -223,13 +249,6 @@ def _weights(tile: slice, end: int) -> Array:
         weights[:OVERLAP] = rise[: len(weights)]
     weights[tile.stop - tile.start :] = 1 - rise[: end - tile.stop]
     return weights
-
-
-def _bytes(memory: int | str) -> int:
-    try:
-        return int(parse_bytes(memory))
-    except (ValueError, TypeError, AttributeError):
-        raise UsageError("memory", found=repr(memory), allowed="bytes, or text such as 2GB or 500MB") from None
 
 
 def _bytes_a_pixel(run: Run) -> float:

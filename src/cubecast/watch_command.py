@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cubecast.arguments import Model, Precision, StaticFile, Variable, check_folder, open_static_fields, sole
+from cubecast.arguments import Memory, Model, Precision, StaticFile, Variable, check_folder, open_static_fields, sole
 from cubecast.errors import FailedError
 
 Poll = Annotated[
@@ -46,6 +46,7 @@ def watch_command(
     maps: Annotated[bool, typer.Option("--maps", help="Draw maps of each forecast too, under maps/.")] = False,
     horizon: Annotated[int | None, typer.Option(min=1, help="Frames to forecast. [as trained]")] = None,
     precision: Precision = None,
+    memory: Memory = None,
     variable: Variable = None,
     static: StaticFile = None,
 ) -> None:
@@ -68,6 +69,7 @@ def watch_command(
         once=once,
         horizon=horizon,
         precision=precision,
+        memory=memory,
         static=open_static_fields(static, [], one=True),
     )
     failed = watcher.run(lambda path: typer.echo(str(path)))

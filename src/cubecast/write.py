@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import xarray as xr
 
-from cubecast.atomic import atomic_path, free_space
+from cubecast.atomic import atomic_path, free_space, output_error, sync_tree
 from cubecast.cf import Kind, describe, encodings, restore
 from cubecast.cube import CHANNEL, channel_names, check_cube, select_channel, sequence_dim
 from cubecast.errors import CubecastError, InputError, OutputError, UsageError
 from cubecast.product import REALIZATION, forecast_dim, names
 
-__all__ = ["atomic_path", "read_forecast", "write_cube", "write_forecast"]
+__all__ = ["atomic_path", "create_store", "read_forecast", "write_cube", "write_forecast", "write_region"]
+
+FINGERPRINT = "fingerprint"
+"""In a store that is written by region: a number for each reference time, 0 until its forecast is complete."""
 
 
 def write_forecast(forecast: xr.Dataset, path: str | os.PathLike[str]) -> None:
@@ -44,6 +49,51 @@ def write_forecast(forecast: xr.Dataset, path: str | os.PathLike[str]) -> None:
         raise InputError("not a forecast", found=f"variables {extra} without leads", remedy="make them coordinates")
     title = f"Forecast of {', '.join(map(str, fields))}"
     _write(forecast, path, ones=(*names(dim)[:2], REALIZATION), title=title)
+
+
+def create_store(blank: xr.Dataset, path: str | os.PathLike[str]) -> None:
+    """Make a Zarr store for forecasts that `write_region` will write: everything but their values, atomically.
+
+    Args:
+        blank: a lazy forecast of all reference times; its values are not looked at.
+        path: ends in .zarr.
+
+    Raises:
+        UsageError, InputError, OutputError: as `write_forecast`.
+    """
+    if Path(path).suffix != ".zarr":
+        raise UsageError(f"cannot make the store {path}", found=f"suffix {Path(path).suffix!r}", allowed=".zarr")
+    dim, fields = _forecast_parts(blank, "not a forecast")
+    title = f"Forecast of {', '.join(map(str, fields))}"
+    _write(blank, path, ones=(*names(dim)[:2], REALIZATION), title=title, compute=False)
+
+
+def write_region(forecast: xr.Dataset, path: str | os.PathLike[str], place: int, fingerprint: int) -> None:
+    """Write a forecast of one reference time into a store that `create_store` made; any process may, beside others.
+
+    Its fingerprint is 0 while it is written, and is set when all its chunks are on the disk.
+
+    Args:
+        forecast: lazy values are computed chunk by chunk.
+        path: the store.
+        place: of the reference time in the store.
+        fingerprint: not 0.
+
+    Raises:
+        InputError: not a forecast.
+        OutputError: it cannot be written; its fingerprint then is 0.
+    """
+    target, (_, fields) = Path(path), _forecast_parts(forecast, "not a forecast")
+    with _as_output_errors(target):
+        group: Any = _open_store(target)
+        flag, region = group[FINGERPRINT], (slice(place, place + 1),)
+        flag[place] = 0
+        for name in map(str, fields):
+            source = da.asarray(forecast[name].variable.data).rechunk(group[name].chunks)
+            da.store(source, group[name], regions=region, lock=False)
+            sync_tree(target / name / "c" / str(place))
+        flag[place] = fingerprint
+        sync_tree(target / FINGERPRINT / "c" / str(place))
 
 
 def write_cube(cube: xr.DataArray, path: str | os.PathLike[str]) -> None:
@@ -115,7 +165,9 @@ def _forecast_parts(forecast: Any, what: str) -> tuple[str, list[Hashable]]:
     )
 
 
-def _write(dataset: xr.Dataset, path: str | os.PathLike[str], *, ones: tuple[str, ...], title: str) -> None:
+def _write(
+    dataset: xr.Dataset, path: str | os.PathLike[str], *, ones: tuple[str, ...], title: str, compute: bool = True
+) -> None:
     target, fields = Path(path), list(dataset.data_vars)
     kinds: dict[str, Kind] = {".nc": "netcdf", ".zarr": "zarr"}
     kind = kinds.get(target.suffix)
@@ -124,23 +176,48 @@ def _write(dataset: xr.Dataset, path: str | os.PathLike[str], *, ones: tuple[str
     dataset = describe(dataset, title=title)
     encoding = encodings(dataset, fields=fields, ones=ones, kind=kind)
     is_store = (target / "zarr.json").is_file() or (target / ".zgroup").is_file()
-    with atomic_path(target, replace_folder=is_store) as temporary:
-        try:
-            if kind == "netcdf":
-                # an unlimited first dim: records can be appended, and CF asks dims other than T, Z, Y, X to stand left
-                dataset.to_netcdf(
-                    temporary, engine="netcdf4", format="NETCDF4", encoding=encoding, unlimited_dims=ones[:1]
-                )
-            else:
-                _rechunk(dataset, encoding).to_zarr(
-                    temporary, mode="w", zarr_format=3, consolidated=False, encoding=encoding
-                )
-        except CubecastError:
-            raise
-        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
-            # netCDF-C says "NetCDF: HDF error" when the disk is full: so the free space is part of the message
-            found = f"{error or type(error).__name__} ({free_space(target)})"
-            raise OutputError(f"cannot write {target}", found=found) from error
+    with atomic_path(target, replace_folder=is_store) as temporary, _as_output_errors(target):
+        if kind == "netcdf":
+            # an unlimited first dim: records can be appended, and CF asks dims other than T, Z, Y, X to stand left
+            dataset.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=encoding, unlimited_dims=ones[:1])
+            return
+        chunked = _rechunk(dataset, encoding) if compute else dataset
+        chunked.to_zarr(temporary, mode="w", zarr_format=3, consolidated=False, encoding=encoding, compute=compute)
+        if not compute:
+            _add_fingerprints(temporary, ones[0], dataset.sizes[ones[0]])
+
+
+@contextmanager
+def _as_output_errors(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except CubecastError:
+        raise
+    except OSError as error:
+        raise output_error(target, error) from error
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        # netCDF-C says "NetCDF: HDF error" when the disk is full: so the free space is part of the message
+        found = f"{error or type(error).__name__} ({free_space(target)})"
+        raise OutputError(f"cannot write {target}", found=found) from error
+
+
+def _open_store(path: Path) -> Any:
+    import zarr  # here: those who write netCDF need not load it
+
+    return zarr.open_group(path, mode="r+")
+
+
+def _add_fingerprints(store: Path, dim: str, count: int) -> None:
+    """No fingerprint for any forecast yet; one chunk each, so that no two workers write into the same file."""
+    _open_store(store).create_array(
+        FINGERPRINT,
+        shape=(count,),
+        chunks=(1,),
+        dtype="int64",
+        fill_value=0,
+        dimension_names=[dim],
+        attributes={"long_name": "what each forecast was made of, as a number; 0 where it is not complete"},
+    )
 
 
 def _rechunk(dataset: xr.Dataset, encoding: dict[str, Any]) -> xr.Dataset:

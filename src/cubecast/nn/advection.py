@@ -15,7 +15,17 @@ from torch import Tensor
 
 from cubecast.errors import UsageError
 from cubecast.nn.box import Box
-from cubecast.shapes import Field, Frames, Motion, Observed, ObservedField, Points
+from cubecast.shapes import (
+    Carried,
+    CarriedMask,
+    Elsewhere,
+    Field,
+    Frames,
+    Motion,
+    Observed,
+    ObservedField,
+    Points,
+)
 
 SPACING = 4
 """Trajectories start at every fourth pixel or closer and are interpolated between: motion is smooth."""
@@ -158,7 +168,9 @@ def within(points: Tensor, size: tuple[int, int], box: Box) -> Tensor:
     return pixels * (2 / points.new_tensor([max(columns - 1, 1), max(rows - 1, 1)])) - 1
 
 
-def interpolate(frames: Frames, points: Points, *, observed: Observed | None = None) -> tuple[Frames, Observed]:
+def interpolate(
+    frames: Frames, points: Elsewhere, *, observed: Observed | None = None
+) -> tuple[Carried, CarriedMask]:
     """Each of ``frames`` at its own points, bilinear among what was observed: values (0 where missing) and mask."""
     values, seen = [], []
     for step in range(frames.shape[1]):
@@ -172,7 +184,7 @@ def interpolate(frames: Frames, points: Points, *, observed: Observed | None = N
     return torch.stack(values, dim=1), torch.stack(seen, dim=1)
 
 
-def displaced(motion: Motion, rows: slice = slice(None)) -> Points:
+def displaced(motion: Motion, rows: slice) -> Elsewhere:
     """The points ``motion`` away from each pixel of some rows, as one step of `Points`."""
     unit = motion.new_tensor([2 / max(n - 1, 1) for n in motion.shape[2:]]).view(1, 2, 1, 1)
     return (_pixels(motion)[:, rows] + (motion[:, :, rows] * unit).flip(1).permute(0, 2, 3, 1))[:, None]
@@ -188,9 +200,7 @@ def _at(velocity: Tensor, place: Tensor) -> Tensor:
     return F.grid_sample(velocity, place, padding_mode="border", align_corners=True).permute(0, 2, 3, 1)
 
 
-def _between(
-    nodes: Tensor, dim: int, pixels: tuple[int, int], first: int, density: float
-) -> Tensor:
+def _between(nodes: Tensor, dim: int, pixels: tuple[int, int], first: int, density: float) -> Tensor:
     """Linear between nodes along ``dim``, of which the first is number ``first`` of the grid: at a range of pixels."""
     at = torch.arange(*pixels, device=nodes.device, dtype=torch.float64) * density - first
     low = at.long().clamp(max=nodes.shape[dim] - 1)

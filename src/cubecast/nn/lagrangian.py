@@ -13,7 +13,7 @@ from cubecast.nn.box import Windows
 from cubecast.nn.layout import Layout
 from cubecast.nn.members import draw_noise
 from cubecast.nn.motion import WINDOW, estimate_motion
-from cubecast.shapes import Field, Forecast, Frames, Motion, Noise
+from cubecast.shapes import Field, Forecast, Frames, Motion, Noise, Part
 
 
 @final
@@ -67,7 +67,7 @@ class Lagrangian(nn.Module):
         *,
         windows: Windows | None = None,
         noise: Noise | None = None,
-    ) -> Forecast:
+    ) -> Part:
         """Forecast with known motion, on a part of the grid.
 
         Args:
@@ -89,7 +89,7 @@ class Lagrangian(nn.Module):
             carried.append(_bring(grown[:, lead], at.repeat_interleave(members, dim=0)))
         return torch.stack(carried, dim=1)
 
-    def _bring_history(self, frames: Frames, paths: Trajectories, windows: Windows | None) -> Frames:
+    def _bring_history(self, frames: Frames, paths: Trajectories, windows: Windows | None) -> Tensor:
         """The history as the air at the reference time saw it; static fields stay where they are."""
         inputs, past = self.layout.inputs, frames.shape[1] - 1
         values, others = frames.tensor_split([inputs], dim=2)
@@ -124,7 +124,7 @@ def follow(motion: Motion) -> Trajectories:
     return Trajectories(motion, dtype=torch.float64 if exact else None)
 
 
-def _bring(field: Field, points: Tensor) -> Field:
+def _bring(field: Field, points: Tensor) -> Tensor:
     """A field at points (batch, y, x, 2); 0 more than half a pixel beyond the grid."""
     moved = F.grid_sample(field.to(points.dtype), points, padding_mode="border", align_corners=True)
     pixels = points.new_tensor([(n - 1) / 2 for n in (field.shape[-1], field.shape[-2])])

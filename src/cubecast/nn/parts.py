@@ -14,7 +14,7 @@ from cubecast.nn.box import Box, Windows
 from cubecast.nn.encoder_forecaster import EncoderForecaster
 from cubecast.nn.lagrangian import Lagrangian, follow
 from cubecast.nn.motion import FrameByFrame
-from cubecast.shapes import Forecast, Frames, Noise, Observed
+from cubecast.shapes import Frames, Noise, Observed, Part
 
 
 @final
@@ -74,7 +74,7 @@ class Parts:
 
     def forecast(
         self, frames: Frames, windows: Windows, paths: Trajectories | None, noise: Noise | None = None
-    ) -> Forecast:
+    ) -> Part:
         """The forecast of ``windows.part`` from frames of ``windows.read``, and noise of ``windows.here``."""
         if paths is not None:
             assert isinstance(self.network, Lagrangian)

@@ -113,9 +113,12 @@ class Frames:
         return self.stored.limits.apply(values)
 
     def part(self, start: int, stop: int) -> Frames:
-        """The frames from ``start`` to ``stop``."""
+        """The frames from ``start`` to ``stop``, and no files but theirs."""
         factor = None if self.factor is None else self.factor[start:stop]
-        return Frames(self.stored, self.files, index=self.index[start:stop], factor=factor, space=self.shape[1:])
+        used, file = np.unique(self.index[start:stop, 0], return_inverse=True)
+        index = np.column_stack([file, self.index[start:stop, 1]])
+        files = [self.files[i] for i in used]
+        return Frames(self.stored, files, index=index, factor=factor, space=self.shape[1:])
 
     def _read(self, file: int, frames: Array, window: tuple[slice, ...], shape: tuple[int, ...]) -> Array:
         numbers, coding = self._numbers(file, frames, window, shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import netCDF4
@@ -20,6 +20,9 @@ from cubecast.sources.layout import Found, Layout, split_steps, stack
 from cubecast.sources.objects import from_object
 from cubecast.sources.times import shown
 
+Refused = Callable[[str, InputError], None]
+"""``refused(path, error)``: told of a file that cannot be read."""
+
 
 def open_cube(
     source: Source | Iterable[Source],
@@ -28,6 +31,7 @@ def open_cube(
     start: Any = None,
     end: Any = None,
     chunks: Mapping[str, int] | None = None,
+    refused: Refused | None = None,
     progress: Progress | None = None,
 ) -> xr.DataArray:
     """One lazy cube (see `cubecast.cube`) from files, a Zarr store or xarray objects.
@@ -43,13 +47,15 @@ def open_cube(
         variable: its name; a list of names makes a cube ``(time, channel, y, x)``; None: the only one there is.
         start, end: first and last time, inclusive; ``"2016"`` or ``"2017-01"`` mean the whole period.
         chunks: sizes of dask chunks by dim, -1 for a whole dim; None: whole stored chunks, some small frames together.
+        refused: called with each file that cannot be read and the error, and the others make the cube; None: the error
+            is raised.
         progress: shows how many files have been opened.
 
     Raises:
         InputError: the source is not there, damaged, on more than one grid, or does not keep the contract of a cube.
         UsageError: a wrong argument.
     """
-    parts = _open(source, variable, chunks, progress)
+    parts = _open(source, variable, chunks, progress, refused)
     if len(parts) > 1:
         raise InputError(
             "more than one grid or variable",
@@ -112,7 +118,11 @@ def _load_static(path: str) -> xr.Dataset:
 
 
 def _open(
-    source: Any, variable: str | Sequence[str] | None, chunks: Mapping[str, int] | None, progress: Progress | None
+    source: Any,
+    variable: str | Sequence[str] | None,
+    chunks: Mapping[str, int] | None,
+    progress: Progress | None,
+    refused: Refused | None = None,
 ) -> list[Part]:
     """Everything in ``source``, joined by grid and variable."""
     names: tuple[str | None, ...] = (variable,) if isinstance(variable, str) or variable is None else tuple(variable)
@@ -129,9 +139,11 @@ def _open(
                 renamed[asked] = str(cube.name)
                 parts.append(Part(cube, ["an xarray object"]))
             continue
-        for found in _scan(item, names, known):
+        for found in _scan_or_refuse(item, names, known, refused):
             renamed[found.asked] = found.layout.meaning.name
             files.setdefault(found.layout, []).append(found)
+    if not files and not parts:
+        raise InputError("nothing to read", found=f"{len(items)} files, all refused")
     for members in files.values():
         parts += _stacked(members, chunks)
     parts = join(parts)
@@ -192,6 +204,19 @@ def select(cube: xr.DataArray, start: Any, end: Any) -> xr.DataArray:
             found=f"{dim} from {shown(values[0])} to {shown(values[-1])}",
         )
     return out
+
+
+def _scan_or_refuse(
+    path: str, names: tuple[str | None, ...], known: list[netcdf.Known], refused: Refused | None
+) -> list[Found]:
+    """`_scan`, and an error handed to ``refused`` where there is one."""
+    try:
+        return _scan(path, names, known)
+    except InputError as error:
+        if refused is None:
+            raise
+        refused(path, error)
+        return []
 
 
 def _scan(path: str, names: tuple[str | None, ...], known: list[netcdf.Known]) -> list[Found]:

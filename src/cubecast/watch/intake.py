@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from cubecast.cube import sequence_dim
-from cubecast.errors import CubecastError
+from cubecast.errors import one_line
 from cubecast.nowcaster import Nowcaster
 from cubecast.watch.folder import Folder
 from cubecast.watch.rules import Rules
@@ -90,7 +90,7 @@ class Intake:
             self._refuse(refusal.word, name, str(refusal))
             frames = []
         except Exception as error:  # libraries raise nearly anything for a file that is cut off
-            line = str(error) if isinstance(error, CubecastError) else f"{type(error).__name__}: {error}"
+            line = one_line(error)
             if now - seen.changed < self.rules.patience and not self.once:
                 logger.info("%s is tried again: %s", name, line)
                 return []

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from cubecast.errors import CubecastError
+from cubecast.errors import one_line
 from cubecast.nowcaster import Nowcaster
 from cubecast.watch.outbox import MARK, Outbox
 from cubecast.watch.rules import Rules
@@ -78,7 +78,8 @@ class Maker:
         if is_latest:
             self._try("latest", lambda: self.outbox.point(path))
         if self.rules.maps:
-            self._try("maps", lambda: self._draw(forecast, frame.time, is_latest))
+            whole = read_forecast(path) if forecast.chunks else forecast  # what is lazy would be forecast once more
+            self._try("maps", lambda: self._draw(whole, frame.time, is_latest))
         return path
 
     def catch_up(self, there: Sequence[np.datetime64]) -> None:
@@ -104,7 +105,7 @@ class Maker:
         try:
             work()
         except Exception as error:
-            line = str(error) if isinstance(error, CubecastError) else f"{type(error).__name__}: {error}"
+            line = one_line(error)
             self.problems.append(f"{what}: {line}")
             logger.warning("%s could not be made: %s", what, line)
 

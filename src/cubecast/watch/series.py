@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from cubecast.cube import channel_units, cube_step, sequence_dim
+from cubecast.cube import channel_units, cube_step, sequence_dim, with_frames
 from cubecast.errors import InputError
 from cubecast.forecast import check_step
 from cubecast.nowcaster import Nowcaster
@@ -135,12 +135,8 @@ class Series:
         two is. Its ``encoding['source']`` names the files.
         """
         numbers = range(last + 1 - count, last + 1)
-        dim, like = sequence_dim(self.like), self.like
-        times = np.array([self.time(n) for n in numbers], dtype=like[dim].dtype)
-        coords = {n: c for n, c in like.coords.items() if dim not in c.dims}
-        coords[dim] = xr.Variable(dim, times, like[dim].attrs)
         values = np.stack([self._values(n) for n in numbers])
-        cube = xr.DataArray(values, dims=like.dims, coords=coords, name=like.name, attrs=like.attrs)
+        cube = with_frames(self.like, [self.time(n) for n in numbers], values)
         cube.encoding["source"] = ", ".join(self.frames[n].name for n in numbers if n in self.frames)
         return cube
 

@@ -1,0 +1,203 @@
+"""A run over an archive: references are chosen, histories go to the workers of a cluster, and a report is kept."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from distributed import Client, Future, LocalCluster, as_completed
+
+from cubecast.archive.histories import Archive, Fingerprints, History, identity, open_archive
+from cubecast.archive.references import choose_references
+from cubecast.archive.report import Report
+from cubecast.archive.targets import choose_target
+from cubecast.archive.work import FAILED, Forecaster, Job, forecast_one, model_digest
+from cubecast.channels import Array
+from cubecast.cube import locate
+from cubecast.errors import CubecastError, FailedError
+from cubecast.nowcaster import Nowcaster
+from cubecast.progress import Progress, follow
+from cubecast.sources import open_static
+
+logger = logging.getLogger(__name__)
+
+THREADS = 2
+"""Of a worker: one forecasts, one reads and writes."""
+AHEAD = 2
+"""Histories that wait at a worker for each of its threads."""
+
+
+def run_archive(
+    source: Sequence[str],
+    model: str | Path,
+    output: str | Path,
+    *,
+    at: Sequence[Any] | None = None,
+    start: str | None = None,
+    end: str | None = None,
+    every: int = 1,
+    variable: Sequence[str] | None = None,
+    static: str | None = None,
+    matched: bool = False,
+    maps: bool = False,
+    memory: int | str | None = None,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Forecast after many reference times of an archive, and go on where an earlier run ended.
+
+    What is there, complete and of the same model, options and input, is left as it is; what fails is reported, and the
+    others are made. Histories are read by the workers, a few ahead of the forecasts, so memory does not grow with the
+    archive. A worker that is lost is replaced, and what it had in hand goes to another one.
+
+    Args:
+        source: files, a pattern, a Zarr store or a URL, as `cubecast.open_cube` takes them.
+        model: the folder of a saved model; workers load it from there.
+        output: a folder for one netCDF file a reference time, or a name in .zarr for one store.
+        at: reference times; None: all from ``start`` to ``end`` (inclusive) that have a complete history.
+        every: every how manieth of these.
+        variable: names of variables, where there are several.
+        static: file of static fields.
+        matched: see `cubecast.matching.match_distribution`.
+        maps: draw maps of each forecast too, where the output is a folder.
+        memory: of a worker, see `Nowcaster.predict`.
+        scheduler: address of a dask scheduler, whose workers see the same files; None: a cluster on this machine.
+        workers: of that cluster; None: one a core.
+        progress: shows how many forecasts are done.
+        say: told where the dashboard is.
+        options: horizon, precision, members and seed of `Nowcaster.predict`.
+
+    Returns:
+        The report, which is also written as JSON: counts, and each forecast and file that failed with its reason.
+
+    Raises:
+        CubecastError: nothing could be begun (wrong times, no archive, another model's output), or the scheduler is
+            lost.
+    """
+    folder, loaded = Path(model).resolve(), Nowcaster.load(model)
+    archive = open_archive(source, variable=variable, progress=progress)
+    for path, reason in archive.refused.items():
+        logger.warning("%s is left out: %s", path, reason)
+    loaded.check(archive.cube)
+    times, failed = choose_references(archive.cube, loaded, at=at, start=start, end=end, every=every)
+    target = choose_target(Path(output).resolve(), maps=maps)
+    shape = {k: options.get(k) for k in ("horizon", "members")}
+    target.prepare(loaded.blank(archive.cube, at=times, memory=memory, **shape))
+    about = {"matched": matched, "static": static and identity(static), "model": model_digest(folder), **options}
+    fields = None if static is None else open_static(static)
+    job = Job(
+        key=f"cubecast-{secrets.token_hex(8)}",
+        model=folder,
+        digest=about["model"],
+        templates=archive.templates,
+        names=archive.names,
+        target=target,
+        options={**options, "static": fields, "memory": memory},
+        matched=matched,
+    )
+    report = Report(target, archive, wanted=len(times) + len(failed), about={**about, "folder": str(folder)})
+    for reference, reason in failed:
+        report.add(reference, FAILED, reason)
+    histories = _histories(archive, times, loaded.config.task.history, Fingerprints(about))
+    with _connected(scheduler, workers, say) as client, _prepared(client, job):
+        results = _results(client, job.key, histories)
+        for reference, state, reason in follow(results, "forecasting", len(times), progress):
+            report.add(reference, state, reason)
+    return report.end()
+
+
+@contextmanager
+def _connected(scheduler: str | None, workers: int | None, say: Callable[[str], None]) -> Iterator[Client]:
+    """A client of a scheduler, or of a cluster on this machine, which ends with it."""
+    if scheduler is not None:
+        try:
+            client = Client(scheduler, timeout=20, set_as_default=False)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise FailedError(f"no dask scheduler at {scheduler}", found=str(error)) from None
+        with client:
+            if "dashboard" in client.scheduler_info()["services"]:
+                say(f"dashboard: {client.dashboard_link}")
+            yield client
+        return
+    number = workers or len(os.sched_getaffinity(0))
+    has_dashboard = find_spec("bokeh") is not None
+    with (
+        LocalCluster(
+            n_workers=number,
+            threads_per_worker=THREADS,
+            memory_limit=1 / number,
+            dashboard_address=":0" if has_dashboard else None,
+            silence_logs=logging.ERROR,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        if has_dashboard:
+            say(f"dashboard: {client.dashboard_link}")
+        yield client
+
+
+@contextmanager
+def _prepared(client: Client, job: Job) -> Iterator[None]:
+    """All workers have the model, those too that come later."""
+    try:
+        client.register_plugin(Forecaster(job))
+    except CubecastError:
+        raise
+    except Exception as error:  # whatever a worker on another machine raised
+        raise FailedError("a worker cannot be prepared", found=f"{type(error).__name__}: {error}") from error
+    try:
+        yield
+    finally:
+        if client.status == "running":
+            client.unregister_worker_plugin(job.key)
+
+
+def _histories(
+    archive: Archive, times: Array, length: int, fingerprints: Fingerprints
+) -> Iterator[tuple[Any, History, int]]:
+    """What goes to the workers: reference time, history and fingerprint, one after the other."""
+    for reference, last in zip(times, locate(archive.cube, times).tolist(), strict=True):
+        history = archive.history(last, length)
+        yield reference, history, fingerprints.of(history)
+
+
+def _results(client: Client, key: str, histories: Iterator[tuple[Any, History, int]]) -> Iterator[tuple[Any, str, str]]:
+    """What became of each forecast, in the order in which they are done; only a few are on their way at one time.
+
+    Raises:
+        FailedError: the scheduler is lost.
+    """
+    running: dict[Future[tuple[str, str]], Any] = {}
+    done, numbers = as_completed(loop=client.loop), count()
+
+    def send() -> None:
+        most = AHEAD * max(1, sum(client.nthreads().values()))
+        while len(running) < most and (item := next(histories, None)) is not None:
+            reference, history, fingerprint = item
+            name = f"{key}-{next(numbers)}"
+            future = client.submit(forecast_one, key, history, fingerprint, key=name, pure=False)
+            running[future] = reference
+            done.add(future)
+
+    send()
+    while running:
+        future = next(done)
+        reference = running.pop(future)
+        if future.status == "finished":
+            yield (reference, *future.result())
+        elif client.status != "running" or future.status == "lost":
+            raise FailedError("the dask scheduler is lost", remedy="start it, and run the same command to go on")
+        else:  # a forecast that killed one worker after the other, say
+            yield reference, FAILED, f"{future.status}: {future.exception()}"
+        future.release()
+        send()
