@@ -20,13 +20,14 @@ from cubecast.forecast import AT_ONCE, Run, run_whole
 from cubecast.nn import Lagrangian, count_bytes
 from cubecast.nn.advection import Trajectories
 from cubecast.nn.box import Box
+from cubecast.nn.motion import BAND
 from cubecast.nn.parts import Parts
 from cubecast.progress import Progress
 from cubecast.shapes import Forecast, Noise
 
 MEMORY = "4GB"
 """What a forecast may take; one number for all machines, so that the same forecast is made the same way on each."""
-PROGRAM = 700_000_000
+PROGRAM = 500_000_000
 """Bytes that Python, the libraries and a small model take."""
 SLACK = 1.4
 """What convolutions need for themselves, and memory that is free in pieces, as a factor."""
@@ -142,7 +143,7 @@ def choose_tiling(run: Run, count: int, *, memory: int) -> Tiling | None:
         raise UsageError(
             "memory",
             found=f"{memory / 1e9:.3g} GB",
-            allowed=f"{math.ceil(need(side) / 1e8) / 10:.3g} GB or more for this model on a grid of {ny} x {nx}",
+            allowed=f"{math.ceil(need(side) / 1e7) / 100:.4g} GB or more for this model on a grid of {ny} x {nx}",
         )
     return Tiling(side, window(side), lazy)
 
@@ -259,10 +260,9 @@ def _bytes_a_pixel(run: Run) -> float:
 
 
 def _bytes_for_motion(run: Run) -> float:
-    """What the motion takes: the frames at the levels that it is solved on, and one frame that is read."""
-    ny, nx = run.size
-    levels = run.history * len(run.names) * (4 + 1) / 4 * 4 / 3
-    return ny * nx * (levels + 32) + 400e6
+    """What the motion takes: frames at the levels that it is solved on, pairs of them, and one frame that is read."""
+    (ny, nx), frames = run.size, run.history * len(run.names)
+    return ny * nx * (frames * (4 + 1) / 4 * 4 / 3 + 32) + 80 * min(BAND, frames * ny * nx / 4)
 
 
 def _rounded(side: float) -> int:

@@ -55,7 +55,7 @@ def test_the_receptive_field_is_reached_and_not_passed(settings: dict) -> None:
         middle = side // 2 + offset
         (gradient,) = torch.autograd.grad(net(frames, HORIZON)[0, -1, 0, middle, middle], frames)
         touched = torch.nonzero(gradient.abs().amax(dim=(0, 1, 2)))
-        assert touched.amin() > 0, 'the grid is too small to see it'
+        assert touched.amin() > 0, "the grid is too small to see it"
         assert touched.amax() < side - 1
         seen = max(seen, int((touched - middle).abs().max()))
     assert field - 2 * multiple <= seen <= field

@@ -1,0 +1,44 @@
+"""An archive of ten frames, two models, and a real cluster of two worker processes."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import xarray as xr
+from distributed import LocalCluster
+
+from cubecast.nowcaster import Nowcaster
+from cubecast.write import write_cube
+
+SMALL = {"history": 3, "horizon": 2, "epochs": 1, "hidden_channels": [4], "patch": 4, "crop": None, "precision": "fp32"}
+
+
+@pytest.fixture(scope="session")
+def models(rain: Callable[..., xr.DataArray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``one`` and ``other``: folders of models that differ."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, seed in (("one", 0), ("other", 1)):
+        Nowcaster(**SMALL, seed=seed, coordinates="lagrangian").fit(rain(40)).save(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(models: Path) -> Path:
+    return models / "one"
+
+
+@pytest.fixture
+def archive(rain: Callable[..., xr.DataArray], tmp_path: Path) -> Path:
+    """A folder of ten files, one frame each, at 00:00, 00:05, ..., of which the one at 00:20 is missing."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    cube = rain(10, missing=[4])
+    for i in range(len(cube)):
+        write_cube(cube[i : i + 1], folder / f"rain_{str(cube.time.values[i])[11:16].replace(':', '')}.nc")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as made:
+        yield made
