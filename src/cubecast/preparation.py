@@ -47,6 +47,7 @@ def prepare(
     statics: Sequence[xr.Dataset],
     *,
     config: Config,
+    channels: Channels | None = None,
     refit: bool = False,
     progress: Progress | None = None,
 ) -> TrainingData:
@@ -59,24 +60,21 @@ def prepare(
         extra: checked cubes to validate on; empty: the last ``validation`` share of each cube.
         statics: static fields of ``cubes + extra``, or empty.
         config: the whole configuration.
+        channels: those of a model that is trained on; None: fitted on the training part.
 
     Raises:
         InputError: cubes with another step, too few frames, or nothing observed.
         UsageError: static fields for some of the cubes only.
+        ModelMismatchError: cubes that ``channels`` do not fit.
     """
     every = [*cubes, *extra]
     step = _common_step(every, statics)
     windows, checks = (_windows(every, config), []) if refit else _split(cubes, extra, config)
     parts = _parts(every if refit else cubes, windows)
-    channels = Channels.fit(
-        parts,
-        outputs=config.task.outputs,
-        scaling=config.scaling,
-        mask_channel=config.model.mask_channel,
-        position=config.model.position,
-        season=config.model.season,
-        static=statics,
-    )
+    if channels is None:
+        channels = _fit_channels(parts, statics, config)
+    for cube in every:
+        channels.check(cube)
     wet_bias = _wet_bias(channels, config)
     planes = [channels.static_planes(statics[i] if statics else None, cube) for i, cube in enumerate(every)]
 
@@ -103,6 +101,35 @@ def prepare(
         thresholds=_loss_thresholds(channels, parts[0], config),
         period=(min(p[dim].values[0] for p in parts), max(p[dim].values[-1] for p in parts)),
         trained_on=[describe_source(part) for part in parts],
+    )
+
+
+def check_start(config: Config, start: Config) -> None:
+    """Refuse to start training from a model of another architecture or scaling.
+
+    Raises:
+        UsageError: they differ.
+    """
+    for room in ("model", "scaling"):
+        own, other = getattr(config, room), getattr(start, room)
+        differ = [n for n in type(own).model_fields if getattr(own, n) != getattr(other, n)]
+        if differ:
+            raise UsageError(
+                f"settings of {room} of a model that starts from another",
+                found=", ".join(f"{n}={getattr(own, n)}" for n in differ),
+                allowed=", ".join(f"{n}={getattr(other, n)}" for n in differ),
+            )
+
+
+def _fit_channels(parts: Sequence[xr.DataArray], statics: Sequence[xr.Dataset], config: Config) -> Channels:
+    return Channels.fit(
+        parts,
+        outputs=config.task.outputs,
+        scaling=config.scaling,
+        mask_channel=config.model.mask_channel,
+        position=config.model.position,
+        season=config.model.season,
+        static=statics,
     )
 
 
