@@ -126,6 +126,7 @@ def train_command(
     from cubecast.channels import preset_for
     from cubecast.config import Config
     from cubecast.nowcaster import Nowcaster
+    from cubecast.ranks import started_ranks
 
     cubes = open_all(files, variable, start, end)
     single: dict[str, Any] = {"history": history, "horizon": horizon, "epochs": epochs, "max_minutes": max_minutes}
@@ -137,6 +138,8 @@ def train_command(
     checked = open_all(validation, variable, None, None) if validation else None
     fields = open_static_fields(static, cubes + (checked or []))
     model.fit(cubes, validation=checked, static=fields, directory=output, resume=resume, progress=bar)
+    if not started_ranks().first:
+        return
     model.save(output)
     best = min(model.log, key=lambda row: row["validation_loss"])
     typer.echo(f"{output}: lowest validation loss {best['validation_loss']:.4g} after epoch {best['epoch']:.0f}")
