@@ -217,6 +217,51 @@ def test_point_series_with_stations_and_depth():
     assert list(deep["valid_depth"].values[0]) == [2800.5, 2801.0]
 
 
+@pytest.fixture(scope="module")
+def ensemble(rain):
+    settings = {"loss": {"kind": "crps", "thresholds": [1.0], "weights": [1.0, 2.0]}, "model": {"noise_channels": 2}}
+    config = cubecast.Config.build(settings, **SMALL | {"epochs": 6, "learning_rate": 0.02})
+    return Nowcaster(config).fit(rain(40))
+
+
+def test_members_differ_and_belong_to_seed_and_reference_time(ensemble, rain):
+    cube = rain(20)
+    at = cube.time.values[[9, 17]]
+    forecast = ensemble.predict(cube, at=at, members=10, seed=3)
+    field = forecast["rainfall_rate"]
+    assert field.dims == ("forecast_reference_time", "realization", "lead_time", "y", "x")
+    assert (field.std("realization").mean(("lead_time", "y", "x")) > 1e-3).all()
+    xr.testing.assert_equal(
+        forecast.isel(forecast_reference_time=[1]), ensemble.predict(cube, at=at[1:], members=10, seed=3)
+    )
+    other = ensemble.predict(cube, at=at, members=10, seed=4)["rainfall_rate"]
+    assert not (field == other).all()
+    noise = field - field.mean("realization")
+    assert abs(float(xr.corr(noise[0], noise[1]))) < 0.9
+
+
+def test_one_forecast_of_an_ensemble_is_the_mean_of_24_members(ensemble, rain):
+    cube = rain(20)
+    mean = ensemble.predict(cube)["rainfall_rate"]
+    members = ensemble.predict(cube, members=24)["rainfall_rate"]
+    xr.testing.assert_allclose(mean, members.mean("realization"), rtol=1e-4, atol=1e-5)
+
+
+def test_an_ensemble_is_saved_and_loaded(ensemble, rain, tmp_path):
+    loaded = Nowcaster.load(ensemble.save(tmp_path / "model"))
+    xr.testing.assert_identical(loaded.predict(rain(20), members=2), ensemble.predict(rain(20), members=2))
+
+
+def test_members_of_a_model_without_noise_are_refused(model, ensemble, rain):
+    with pytest.raises(UsageError, match="0 noise channels"):
+        model.predict(rain(20), members=3)
+    with pytest.raises(UsageError, match="members"):
+        ensemble.predict(rain(20), members=0)
+    for wrong in ({"noise_channels": 2}, {"kind": "crps"}):
+        with pytest.raises(UsageError, match="go together"):
+            Nowcaster(cubecast.Config.build({"loss": {"kind": wrong.pop("kind", "mse")}}, **wrong))
+
+
 def test_the_accessor_is_the_same_api(model, rain):
     cube = rain(12)
     xr.testing.assert_identical(cube.nowcast.predict(model, horizon=1), model.predict(cube, horizon=1))

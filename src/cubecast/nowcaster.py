@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,12 +17,12 @@ from cubecast.channels import Channels
 from cubecast.config import Config
 from cubecast.cube import check_cube, cube_step, space_dims
 from cubecast.errors import InputError, ModelMismatchError, UsageError
-from cubecast.forecast import check_step, reference_index, run_network
+from cubecast.forecast import check_members, check_step, reference_index, run_network
 from cubecast.losses import build_loss
 from cubecast.model_folder import read_model, write_model
 from cubecast.nn import build_network
 from cubecast.precision import choose_forecast_autocast
-from cubecast.preparation import TrainingData, describe_source, plain, prepare
+from cubecast.preparation import TrainingData, describe_model, plain, prepare
 from cubecast.progress import Progress
 from cubecast.steps import Step
 from cubecast.training import choose_device, train
@@ -130,6 +128,8 @@ class Nowcaster:
         static: xr.Dataset | None = None,
         device: str | None = None,
         precision: str | None = None,
+        members: int | None = None,
+        seed: int = 0,
         progress: Progress | None = None,
     ) -> xr.Dataset:
         """Forecasts after one or many reference times, from the history in ``cube`` alone.
@@ -142,14 +142,18 @@ class Nowcaster:
             device: where to compute; None: the configured device.
             precision: fp32, bf16 or auto (bf16 where the hardware multiplies it); None: fp32 on a CPU, the configured
                 precision on CUDA.
+            members: realizations to forecast, for models with noise_channels; None: one forecast, of such a model the
+                mean of 24 members.
+            seed: of the members; each reference time has noise of its own.
 
         Returns:
-            Dataset with dims (forecast_reference_time, lead_time, y, x) in the cube's units and coordinates.
+            Dataset with dims (forecast_reference_time, [realization,] lead_time, y, x) in the cube's units and
+            coordinates.
 
         Raises:
             ModelMismatchError: another step, other units or variables, fewer frames than the history.
             InputError: a reference time that is not there, missing frames, or nothing observed.
-            UsageError: a horizon below 1, or another precision.
+            UsageError: a horizon below 1, another precision, or members of a model without noise.
         """
         network, channels, step = self._fitted()
         self.check(cube)
@@ -163,6 +167,7 @@ class Nowcaster:
         steps = self.config.task.horizon if horizon is None else horizon
         if steps < 1:
             raise UsageError("horizon", found=steps, allowed="1 or more")
+        check_members(members, self.config.model)
         place = choose_device(device or self.config.training.device)
         autocast = choose_forecast_autocast(precision, self.config.training.precision, place)
         return run_network(
@@ -176,7 +181,9 @@ class Nowcaster:
             static=channels.static_planes(static, cube),
             device=place,
             autocast=autocast,
-            attrs=self._attrs(cube),
+            members=members,
+            seed=seed,
+            attrs=describe_model(self.config, network, step, trained_on=self._about["trained_on"], cube=cube),
             progress=progress,
         )
 
@@ -276,18 +283,6 @@ class Nowcaster:
                     allowed="dims (time, y, x)",
                     remedy="choose cell='lstm', 'gru' or 'elman' for a series",
                 )
-
-    def _attrs(self, cube: xr.DataArray) -> dict[str, Any]:
-        network, _, step = self._fitted()
-        digest = hashlib.sha256(b"".join(v.cpu().numpy().tobytes() for v in network.state_dict().values()))
-        return {
-            "title": f"Nowcast of {cube.attrs.get('long_name', cube.name)}",
-            "source": f"cubecast {version('cubecast')}, {self.config.model.cell} encoder-forecaster, step {step}",
-            "model": json.dumps(self.config.model.model_dump(mode="json")),
-            "model_weights_sha256": digest.hexdigest(),
-            "model_trained_on": json.dumps(self._about["trained_on"]),
-            "input_data": json.dumps(describe_source(cube)),
-        }
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from torch import nn
 
 from cubecast.batches import Batches
 from cubecast.channels import Channels
@@ -30,7 +34,7 @@ class TrainingData:
     validation: Batches | None
     """None for a refit."""
     thresholds: list[float]
-    """The thresholds of the balanced loss in model space; empty for other losses."""
+    """The thresholds of the loss in model space; empty for losses without."""
     period: tuple[Any, Any]
     """First and last value of the sequence coordinate that training saw."""
     trained_on: list[dict[str, Any]]
@@ -158,12 +162,16 @@ def _parts(cubes: Sequence[xr.DataArray], windows: Sequence[Window]) -> list[xr.
 
 def _loss_thresholds(channels: Channels, part: xr.DataArray, config: Config) -> list[float]:
     """The thresholds of the balanced loss in model space, on the scale of the first output."""
-    if config.loss.kind != "balanced":
+    if config.loss.kind not in ("balanced", "crps") or not config.loss.thresholds:
         return []
     name = channels.outputs[0]
     scaling = channels.scalings[name]
     if scaling.kind == "monthly_anomaly":
-        raise UsageError("loss 'balanced' with monthly anomalies", allowed="log, dbr, standardise or identity")
+        raise UsageError(
+            f"thresholds of the loss {config.loss.kind!r} with monthly anomalies",
+            allowed="with the scalings log, dbr, standardise or identity",
+            remedy="set thresholds=[] and weights=[1]",
+        )
     attrs = select_channel(part, name).attrs
     flat = xr.DataArray(np.array(config.loss.thresholds), dims=sequence_dim(part), attrs=attrs, name=name)
     return [float(v) for v in scaling.encode(flat).values]
@@ -180,6 +188,21 @@ def describe_source(cube: xr.DataArray) -> dict[str, Any]:
         "missing_frames": int(positions(cube)[-1] + 1 - cube.shape[0]) if cube.shape[0] > 1 else 0,
         "shape": [int(n) for n in cube.shape[1:]],
         "source": str(cube.attrs.get("source", cube.encoding.get("source", ""))),
+    }
+
+
+def describe_model(
+    config: Config, network: nn.Module, step: Step, *, trained_on: list[Any], cube: xr.DataArray
+) -> dict[str, Any]:
+    """Which model, version, weights and data a forecast from ``cube`` was made with: its global attributes."""
+    digest = hashlib.sha256(b"".join(v.cpu().numpy().tobytes() for v in network.state_dict().values()))
+    return {
+        "title": f"Nowcast of {cube.attrs.get('long_name', cube.name)}",
+        "source": f"cubecast {version('cubecast')}, {config.model.cell} encoder-forecaster, step {step}",
+        "model": json.dumps(config.model.model_dump(mode="json")),
+        "model_weights_sha256": digest.hexdigest(),
+        "model_trained_on": json.dumps(trained_on),
+        "input_data": json.dumps(describe_source(cube)),
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import logging
 import math
 import time
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -27,6 +29,7 @@ from cubecast.batches import Batch, Batches
 from cubecast.checkpoint import CHECKPOINT, Run, load_checkpoint, save_checkpoint
 from cubecast.config import TrainingConfig
 from cubecast.errors import FailedError, InputError
+from cubecast.nn.members import forecast_members
 from cubecast.precision import choose_autocast
 
 log = logging.getLogger(__name__)
@@ -81,10 +84,13 @@ def train(
         load_checkpoint(run, directory / CHECKPOINT, fingerprint)
         log.info("resumed after epoch %d", run.epoch)
     autocast = choose_autocast(config.precision, device)
+    judge = functools.partial(
+        evaluate, loss=loss, batches=validation, device=device, members=config.members, autocast=autocast
+    )
     total = config.epochs * len(training)
     start = time.monotonic()
     if run.epoch == 0 and validation is not None:
-        run.best_loss = evaluate(run.average, loss, validation, device=device, autocast=autocast)
+        run.best_loss = judge(run.average)
     with _bar(progress, total, run.step) as show, _tensorboard(config, directory) as record:
         while run.epoch < config.epochs and not _spent(run, config, start):
             waiting, samples, summed = Waiting(training.epoch(run.epoch, device=device)), 0, 0.0
@@ -100,7 +106,7 @@ def train(
             row = {
                 "epoch": run.epoch,
                 "training_loss": summed / samples,
-                "validation_loss": evaluate(run.average, loss, validation, device=device, autocast=autocast),
+                "validation_loss": judge(run.average),
                 "learning_rate": run.optimizer.param_groups[0]["lr"],
                 "samples_per_second": samples / (time.monotonic() - waiting.start),
                 "waiting_share": waiting.share,
@@ -126,17 +132,23 @@ def evaluate(
     batches: Batches | None,
     *,
     device: torch.device,
+    members: int = 2,
     autocast: torch.dtype | None = None,
 ) -> float:
-    """Mean loss over batches, each weighted by its observed pixels; NaN without batches."""
+    """Mean loss over batches, each weighted by its observed pixels; NaN without batches.
+
+    A network with noise makes so many ``members`` of each sample, with the same noise at every call.
+    """
     if batches is None:
         return math.nan
     network.eval()
     summed = pixels = 0.0
     with torch.no_grad():
-        for batch in batches.epoch(0, device=device):
+        for number, batch in enumerate(batches.epoch(0, device=device)):
             with _autocast(device, autocast):
-                prediction = network(batch.inputs, batch.targets.shape[1])
+                prediction = forecast_members(
+                    network, batch.inputs, batch.targets.shape[1], members=members, seed=number
+                )
             count = float(batch.observed.sum())
             summed += float(loss(prediction.float(), batch.targets, batch.observed)) * count
             pixels += count
@@ -159,7 +171,13 @@ def _step(
     for group in run.optimizer.param_groups:
         group["lr"] = config.learning_rate * _rate(share, config.warmup)
     with _autocast(batch.inputs.device, autocast):
-        prediction = run.network(batch.inputs, batch.targets.shape[1])
+        prediction = forecast_members(
+            run.network,
+            batch.inputs,
+            batch.targets.shape[1],
+            members=config.members,
+            seed=_noise_seed(config, run.step),
+        )
     value = loss(prediction.float(), batch.targets, batch.observed)
     run.optimizer.zero_grad(set_to_none=True)
     value.backward()
@@ -177,6 +195,10 @@ def _step(
         for average, current in zip(run.average.state_dict().values(), run.network.state_dict().values(), strict=True):
             average.lerp_(current, 1 - decay) if average.is_floating_point() else average.copy_(current)
     return float(value.detach())
+
+
+def _noise_seed(config: TrainingConfig, step: int) -> int:
+    return int(np.random.SeedSequence([config.seed, step]).generate_state(1)[0])
 
 
 def _rate(share: float, warmup: float) -> float:
