@@ -136,6 +136,56 @@ def pysteps_nowcast(
     return build_forecast(stacked, cube, reference=times, step=step, attrs=attrs)
 
 
+def pysteps_settings(method: str, *, minutes: float, km: float | None, seed: int) -> dict[str, Any]:
+    """What a method of pysteps is called with: what its examples recommend, said in full where it matters.
+
+    Args:
+        method: one of `METHODS`.
+        minutes, km: the step of the frames and the side of a cell; only STEPS asks for them.
+        seed: of the noise of STEPS.
+
+    Raises:
+        InputError: STEPS on a grid whose cell size is not known.
+    """
+    cascade = {"n_cascade_levels": 6, "precip_thr": DECIBEL, "probmatching_method": "cdf"}
+    if method == "sprog":
+        return cascade
+    if method == "linda":
+        return {"add_perturbations": False}
+    if km is None:
+        raise InputError("STEPS on a grid of unknown cell size", allowed="space coordinates in m, km or degrees")
+    noise = {"noise_method": "nonparametric", "vel_pert_method": "bps", "mask_method": "incremental"}
+    return {**cascade, **noise, "n_ens_members": MEMBERS, "kmperpixel": km, "timestep": minutes, "seed": seed}
+
+
+def call_pysteps(rain: Array, method: str, horizon: int, settings: dict[str, Any]) -> Array:
+    """What pysteps itself makes of three frames of rain, motion included.
+
+    Args:
+        rain: float64 (time, y, x) in mm h-1, NaN where missing.
+        method: one of `METHODS`.
+        horizon: number of leads.
+        settings: of `pysteps_settings`.
+
+    Returns:
+        ([member,] lead, y, x) in mm h-1.
+
+    Raises:
+        Nearly anything, where there is too little rain to fit its models to.
+    """
+    with _silent():
+        from pysteps import motion, nowcasts
+        from pysteps.utils import transformation
+
+        decibel = transformation.dB_transform(rain, threshold=THRESHOLD, zerovalue=DRY)[0]
+        velocity = motion.get_method("LK")(decibel)
+        make = nowcasts.get_method(method)
+        if method == "linda":
+            return np.asarray(make(rain, velocity, horizon, num_workers=CPU_COUNT, **settings))
+        found = make(decibel, velocity, horizon, num_workers=CPU_COUNT, **settings)
+        return np.asarray(transformation.dB_transform(found, threshold=DECIBEL, inverse=True)[0])
+
+
 def cache_folder() -> Path:
     """Where nowcasts are kept unless another folder is named: under XDG_CACHE_HOME, or ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -148,7 +198,7 @@ def _kept_or_made(
     """The nowcast after the last of three frames, ([member,] lead, y, x), as the file in the cache holds it."""
     dim = sequence_dim(past)
     last = past[dim].values[-1]
-    settings = _settings(method, minutes=minutes, km=km, seed=zlib.crc32(str(last).encode()))
+    settings = pysteps_settings(method, minutes=minutes, km=km, seed=zlib.crc32(str(last).encode()))
     about = {"pysteps": version("pysteps"), "method": method, "horizon": horizon, "minutes": minutes, "km": km}
     about |= {"settings": settings, "reference": str(last), "units": past.attrs["units"], "type": str(past.dtype)}
     values = np.ascontiguousarray(past.values)
@@ -180,19 +230,6 @@ def _kept(path: Path, key: str, name: str) -> Any:
     return None
 
 
-def _settings(method: str, *, minutes: float, km: float | None, seed: int) -> dict[str, Any]:
-    """What pysteps is called with: what its examples recommend, said in full where it matters."""
-    cascade = {"n_cascade_levels": 6, "precip_thr": DECIBEL, "probmatching_method": "cdf"}
-    if method == "sprog":
-        return cascade
-    if method == "linda":
-        return {"add_perturbations": False}
-    if km is None:
-        raise InputError("STEPS on a grid of unknown cell size", allowed="space coordinates in m, km or degrees")
-    noise = {"noise_method": "nonparametric", "vel_pert_method": "bps", "mask_method": "incremental"}
-    return {**cascade, **noise, "n_ens_members": MEMBERS, "kmperpixel": km, "timestep": minutes, "seed": seed}
-
-
 def _nowcast(past: xr.DataArray, method: str, horizon: int, settings: dict[str, Any]) -> Array:
     """([member,] lead, y, x) in mm h-1; the last frame where pysteps has nothing to give."""
     rain = units.convert_units(past, "mm h-1").values.astype(np.float64)
@@ -201,28 +238,13 @@ def _nowcast(past: xr.DataArray, method: str, horizon: int, settings: dict[str, 
     if not (rain >= THRESHOLD).any(axis=(1, 2)).all():
         return still
     try:
-        return _call(rain, method, horizon, settings)
+        return call_pysteps(rain, method, horizon, settings)
     except MemoryError:
         raise
     except Exception as error:  # pysteps raises nearly anything where there is too little rain to fit a model to
         last = past[sequence_dim(past)].values[-1]
         log.warning("pysteps %s has no nowcast at %s, the last frame stands for it: %s", method, last, error)
         return still
-
-
-def _call(rain: Array, method: str, horizon: int, settings: dict[str, Any]) -> Array:
-    """pysteps itself on frames (time, y, x) in mm h-1."""
-    with _silent():
-        from pysteps import motion, nowcasts
-        from pysteps.utils import transformation
-
-        decibel = transformation.dB_transform(rain, threshold=THRESHOLD, zerovalue=DRY)[0]
-        velocity = motion.get_method("LK")(decibel)
-        make = nowcasts.get_method(method)
-        if method == "linda":
-            return np.asarray(make(rain, velocity, horizon, num_workers=CPU_COUNT, **settings))
-        found = make(decibel, velocity, horizon, num_workers=CPU_COUNT, **settings)
-        return np.asarray(transformation.dB_transform(found, threshold=DECIBEL, inverse=True)[0])
 
 
 @contextmanager
