@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pyproj
 import pytest
 import xarray as xr
 
@@ -140,11 +141,15 @@ def test_a_written_ensemble_is_read_and_scored_by_pysteps(rain, tmp_path):
     forecast = build_forecast(
         {"rainfall_rate": values.astype(np.float32)}, cube, reference=cube.time.values[[4]], step=cube_step(cube)
     )
+    stereographic = pyproj.CRS("+proj=stere +lat_0=90 +lat_ts=60 +lon_0=25 +R=6371288").to_cf()
+    forecast = forecast.assign_coords(crs=((), 0, stereographic))
+    forecast["rainfall_rate"].attrs["grid_mapping"] = "crs"
     path = tmp_path / "ensemble.nc"
     write_forecast(name_for_pysteps(forecast), path)
     found, about = pysteps.io.import_netcdf_pysteps(str(path), onerror="raise")
     np.testing.assert_array_equal(found, forecast["rainfall_rate"][0])
     assert (about["unit"], about["accutime"], about["xpixelsize"]) == ("mm/h", 5, 1000)
+    assert about["projection"].startswith("+proj=stere +lon_0=25.0 +lat_0=90.0 +lat_ts=60.0")
     np.testing.assert_array_equal(about["leadtimes"], [5, 10, 15])
     assert [str(t) for t in about["timestamps"]] == [str(t)[:19].replace("T", " ") for t in cube.time.values[5:8]]
     truth = cube + 0.05  # no ties with members
