@@ -47,7 +47,14 @@ Matched = Annotated[
     bool,
     typer.Option("--matched", help="Give forecasts the distribution of the last observed frame: against blur."),
 ]
-Baselines = Annotated[str, typer.Option(metavar="NAMES", help="Comma-separated, or 'auto': all that fit the data.")]
+Baselines = Annotated[
+    str,
+    typer.Option(
+        metavar="NAMES",
+        help="Comma-separated: persistence, extrapolation, climatology, ..., and sprog, steps, linda, which pysteps "
+        "makes; or 'auto': those that fit the data and cost nothing.",
+    ),
+]
 Thresholds = Annotated[
     str | None,
     typer.Option(metavar="NUMBERS", help="For POD, FAR, CSI and FSS, comma-separated. [rain: 0.1,1,5 mm/h; else none]"),

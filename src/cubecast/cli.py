@@ -4,44 +4,33 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.logging import RichHandler
 
 from cubecast.arguments import (
-    Baselines,
-    Bootstrap,
     End,
     Files,
     Matched,
     Model,
     Precision,
-    Region,
     Start,
     StaticFile,
-    Thresholds,
     Variable,
-    Windows,
     bar,
-    check_folder,
     check_new_folder,
     err,
     open_all,
     open_one,
     open_static_fields,
-    read_numbers,
-    read_range,
     read_settings,
     read_time,
 )
 from cubecast.errors import UsageError
+from cubecast.verify_command import print_scores, verify_command
 from cubecast.watch_command import watch_command
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 app = typer.Typer(
     name="cubecast",
@@ -159,6 +148,9 @@ def forecast(
     horizon: Annotated[int | None, typer.Option(min=1, help="Frames to forecast. [as trained]")] = None,
     precision: Precision = None,
     matched: Matched = False,
+    for_pysteps: Annotated[
+        bool, typer.Option("--for-pysteps", help="Names that pysteps.io.import_netcdf_pysteps knows, in mm h-1.")
+    ] = False,
     variable: Variable = None,
     static: StaticFile = None,
 ) -> None:
@@ -166,7 +158,7 @@ def forecast(
     from cubecast.forecast import possible_references
     from cubecast.matching import match_distribution
     from cubecast.nowcaster import Nowcaster
-    from cubecast.write import write_forecast
+    from cubecast.write import name_for_pysteps, write_forecast
 
     if at and every:
         raise UsageError("reference times", found="both --at and --every", allowed="one of them")
@@ -177,64 +169,15 @@ def forecast(
         times = possible_references(cube, history=loaded.config.task.history)[::every]
     fields = open_static_fields(static, [cube], one=True)
     result = loaded.predict(cube, at=times, horizon=horizon, static=fields, precision=precision, progress=bar)
-    write_forecast(match_distribution(result, cube) if matched else result, output)
+    result = match_distribution(result, cube) if matched else result
+    write_forecast(name_for_pysteps(result) if for_pysteps else result, output)
     typer.echo(str(output))
 
 
 app.command(name="watch")(watch_command)
 
 
-@app.command(name="verify")
-def verify_command(
-    files: Files,
-    model: Model,
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="FOLDER", help="Folder for scores.csv, scores.png and report.html."),
-    ],
-    baselines: Baselines = "auto",
-    matched: Matched = False,
-    start: Annotated[str | None, typer.Option(metavar="TIME", help="First valid time that counts.")] = None,
-    end: Annotated[str | None, typer.Option(metavar="TIME", help="Last valid time that counts.")] = None,
-    every: Annotated[int, typer.Option(min=1, help="Use every Nth possible reference time.")] = 1,
-    horizon: Annotated[int | None, typer.Option(min=1, help="Frames to forecast. [as trained]")] = None,
-    thresholds: Thresholds = None,
-    windows: Windows = None,
-    bootstrap: Bootstrap = 0,
-    region: Region = None,
-    never_below: Annotated[
-        float | None, typer.Option(help="Leave out pixels ever observed below this; -1.79 keeps ice-free ocean (degC).")
-    ] = None,
-    variable: Variable = None,
-    static: StaticFile = None,
-) -> None:
-    """Score a model beside its baselines on the same cases and pixels, by lead time."""
-    from cubecast.nowcaster import Nowcaster
-    from cubecast.report import write_evaluation
-    from cubecast.verification import evaluate
-
-    check_folder(output)
-    loaded = Nowcaster.load(model)
-    cube = open_one(files, variable)
-    found = evaluate(
-        cube,
-        loaded,
-        baselines=None if baselines == "auto" else [b for b in baselines.split(",") if b],
-        matched=matched,
-        start=start,
-        end=end,
-        every=every,
-        horizon=horizon,
-        thresholds=None if thresholds is None else read_numbers("--thresholds", thresholds),
-        windows=None if windows is None else [w for w in windows.split(",") if w],
-        region=dict(read_range(r) for r in region or []),
-        never_below=never_below,
-        static=open_static_fields(static, [cube], one=True),
-        bootstrap=bootstrap,
-        progress=bar,
-    )
-    write_evaluation(found, output, model=loaded, cube=cube)
-    print_scores(found.table)
+app.command(name="verify")(verify_command)
 
 
 @app.command(name="map")
@@ -281,17 +224,3 @@ def demo_command(
     print_scores(table)
     for path in sorted(p for p in out_folder.rglob("*") if p.is_file() and "model" not in p.parts):
         typer.echo(str(path))
-
-
-def print_scores(table: pd.DataFrame) -> None:
-    """The score table on stdout: one row a system and lead, and how far the model is ahead of the baselines."""
-    from cubecast.verification import compare
-
-    shown = [
-        c
-        for c in table.columns
-        if re.match(r"(variable|system|lead_time|lead_units|mse|rmse|bias|corr|crps|csi_[^_]+|fss_[^_]+_[^_]+)$", c)
-    ]
-    typer.echo(table[shown].to_string(index=False, float_format="{:.4g}".format))
-    for line in compare(table):
-        typer.echo(line)
