@@ -257,6 +257,20 @@ class Config(_Strict):
                 values[room] = {**settings, **values.get(room, {})}
         return cls.build(values, **overrides)
 
+    def continued(self, preset: str, /, **overrides: Any) -> Config:
+        """Settings of a training that starts from a model of this configuration: its task, scaling, network and loss.
+
+        Data and training are those of the preset, at a quarter of its learning rate: the weights are good already, and
+        shall not be forgotten. Overrides as in `build`.
+
+        Raises:
+            UsageError: as `preset`.
+        """
+        fresh = Config.preset(preset)
+        kept = {room: getattr(self, room) for room in ("task", "scaling", "model", "loss")}
+        quarter = fresh.training.model_copy(update={"learning_rate": fresh.training.learning_rate / 4})
+        return Config.build(fresh.model_copy(update={**kept, "training": quarter}).model_dump(), **overrides)
+
     def to_yaml(self) -> str:
         """The whole configuration as YAML; `read` is the inverse."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

@@ -24,6 +24,7 @@ from cubecast.nn import build_network
 from cubecast.precision import choose_autocast
 from cubecast.preparation import TrainingData, check_start, describe_model, plain, prepare
 from cubecast.progress import Progress
+from cubecast.shipped import model_path
 from cubecast.steps import Step
 from cubecast.training import choose_device, train
 
@@ -226,12 +227,12 @@ class Nowcaster:
 
     @classmethod
     def load(cls, directory: str | Path) -> Self:
-        """The model in a folder that `save` wrote. The SHA-256 of the weights is checked before they are used.
+        """The model in a folder that `save` wrote, or a shipped one by its name; the SHA-256 of its weights is checked.
 
         Raises:
             InputError: no model there, a format that is not known, or weights that were changed or cut.
         """
-        about, tensors = read_model(directory)
+        about, tensors = read_model(model_path(directory))
         try:
             model = cls(Config.build(about["config"]))
             model._channels = Channels.from_json(

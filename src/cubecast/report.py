@@ -26,7 +26,7 @@ from cubecast.diagrams import plot_ensembles, plot_spectra
 from cubecast.errors import CubecastError
 from cubecast.maps import plot_systems, save_figure
 from cubecast.nowcaster import Nowcaster
-from cubecast.product import lead_texts
+from cubecast.product import REALIZATION, lead_texts
 from cubecast.scores import SYSTEM, score_columns
 from cubecast.units import labelled
 from cubecast.verification import MODEL, MODELS, Evaluation, compare, write_scores
@@ -122,6 +122,9 @@ def describe_comparison(evaluation: Evaluation, *, model: Nowcaster, cube: xr.Da
         "pixels": f"{_range(table['pixels'])} at a lead, the same for all systems",
         "leads": f"{len(steps)} of {cube_step(cube)}",
     }
+    members = {name: made.sizes[REALIZATION] for name, made in evaluation.example.items() if REALIZATION in made.dims}
+    if members:
+        facts["members"] = ", ".join(f"{name} {count}" for name, count in members.items())
     if evaluation.bootstrap:
         facts["bands"] = (
             f"95 % of {evaluation.bootstrap} resamples of the cases, drawn in blocks of {evaluation.block} neighbours; "
