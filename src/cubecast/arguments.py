@@ -40,7 +40,9 @@ End = Annotated[
 ]
 Model = Annotated[
     str,
-    typer.Option(metavar="FOLDER|NAME", help="Folder that 'cubecast train' wrote, or the name of a model shipped here."),
+    typer.Option(
+        metavar="FOLDER|NAME", help="Folder that 'cubecast train' wrote, or the name of a model shipped here."
+    ),
 ]
 Members = Annotated[
     int | None,

@@ -148,7 +148,9 @@ app.command(name="products")(products_command)
 
 @app.command(name="map")
 def map_command(
-    nowcast: Annotated[Path, typer.Argument(metavar="NOWCAST", help="A file that 'cubecast forecast' or 'products' wrote.")],
+    nowcast: Annotated[
+        Path, typer.Argument(metavar="NOWCAST", help="A file that 'cubecast forecast' or 'products' wrote.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the pictures.")],
     observed: Annotated[
         list[str] | None,
