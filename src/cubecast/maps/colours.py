@@ -79,7 +79,7 @@ def field_style(field: xr.DataArray, values: Sequence[npt.NDArray[Any]]) -> Styl
         norm = BoundaryNorm([b * (1 - 1e-5) for b in RAIN_BOUNDS], len(RAIN_BOUNDS) - 1)
         return Style(cmap, norm, label, "max", missing, RAIN_BOUNDS)
     words = f"{field.name} {field.attrs.get('standard_name', '')} {field.attrs.get('long_name', '')}".lower()
-    if unit == "1" and "probability" in words:
+    if _is_probability(field):
         return _probability_style(missing)
     low, high = _limits(values)
     if "anomaly" in words or "difference" in words:
@@ -87,6 +87,11 @@ def field_style(field: xr.DataArray, values: Sequence[npt.NDArray[Any]]) -> Styl
         return Style(_cmocean("balance"), Normalize(-size, size), label, "both", missing)
     warm = "temperature" in words or units.canonical(unit) in ("degC", "K")
     return Style(_cmocean("thermal") if warm else colormaps["viridis"], Normalize(low, high), label, "both", missing)
+
+
+def _is_probability(field: xr.DataArray) -> bool:
+    words = f"{field.attrs.get('standard_name', '')} {field.attrs.get('long_name', '')}"
+    return str(field.attrs.get("units")) == "1" and "probability" in words
 
 
 def _probability_style(missing: bool) -> Style:
@@ -111,6 +116,8 @@ def difference_style(field: xr.DataArray, values: Sequence[npt.NDArray[Any]]) ->
         colours[half] = (1.0, 1.0, 1.0, 1.0)
         cmap = ListedColormap(colours[1:-1]).with_extremes(under=colours[0], over=colours[-1])
         return Style(cmap, BoundaryNorm(_RAIN_DIFFERENCES, count), label, "both", missing, _RAIN_DIFFERENCES)
+    if _is_probability(field):
+        return Style(_cmocean("balance"), Normalize(-1, 1), label, "neither", missing)
     low, high = _limits(values)
     size = max(abs(low), abs(high))
     return Style(_cmocean("balance"), Normalize(-size, size), label, "both", missing)
