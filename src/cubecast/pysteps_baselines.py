@@ -200,17 +200,17 @@ def _kept_or_made(
     last = past[dim].values[-1]
     settings = pysteps_settings(method, minutes=minutes, km=km, seed=zlib.crc32(str(last).encode()))
     about = {"pysteps": version("pysteps"), "method": method, "horizon": horizon, "minutes": minutes, "km": km}
-    about |= {"settings": settings, "reference": str(last), "units": past.attrs["units"], "type": str(past.dtype)}
-    values = np.ascontiguousarray(past.values)
-    key = hashlib.sha256(json.dumps([about, values.shape], sort_keys=True).encode() + values.tobytes()).hexdigest()
+    about |= {"settings": settings, "reference": str(last), "variable": [str(past.name), past.attrs["units"]]}
+    about |= {"type": str(past.dtype), "shape": past.shape}
+    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode() + past.values.tobytes()).hexdigest()
     path = folder / f"{method}_{file_stem(last)}_{key[:16]}.nc"
     kept = _kept(path, key, str(past.name))
     if kept is not None:
         return kept
     made = _in_units(_nowcast(past, method, horizon, settings), past)
+    attrs = {"cache": key, "source": f"pysteps {version('pysteps')} {method}", "settings": settings}
     bare = past.reset_coords(drop=True)
-    step = cube_step(past)
-    forecast = build_forecast({str(past.name): made[None]}, bare, reference=[last], step=step, attrs={"cache": key})
+    forecast = build_forecast({str(past.name): made[None]}, bare, reference=[last], step=cube_step(past), attrs=attrs)
     write_forecast(forecast, path)
     return read_forecast(path)[str(past.name)].data[0]
 
