@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,6 +25,7 @@ from cubecast.nn import build_network
 from cubecast.precision import choose_autocast
 from cubecast.preparation import TrainingData, check_start, describe_model, plain, prepare
 from cubecast.progress import Progress
+from cubecast.ranks import joined
 from cubecast.shipped import model_path
 from cubecast.steps import Step
 from cubecast.training import choose_device, train
@@ -99,16 +101,16 @@ class Nowcaster:
             make_folder(needed)
         given = (train_cubes, extra, [] if static is None else _listed(static))
         shown = None if isinstance(progress, bool) else progress
-        options: dict[str, Any] = {"start": start, "resume": resume, "progress": bool(progress)}
-        data = prepare(*given, config=self.config, channels=channels, progress=shown)
-        self.log = self._train(data, folder, **options)
-        if self.config.training.refit:
-            data = prepare(*given, config=self.config, channels=channels, refit=True, progress=shown)
-            self._train(data, again, **options)
+        with joined(choose_device(self.config.training.device)) as ranks:
+            ready = partial(prepare, *given, config=self.config, channels=channels, ranks=ranks, progress=shown)
+            options: dict[str, Any] = {"start": start, "resume": resume, "progress": bool(progress), "ranks": ranks}
+            self.log = self._train(ready(), folder, **options)
+            if self.config.training.refit:
+                self._train(ready(refit=True), again, **options)
         return self
 
     def _train(
-        self, data: TrainingData, folder: Path | None, *, start: Nowcaster | None, resume: bool, progress: bool
+        self, data: TrainingData, folder: Path | None, *, start: Nowcaster | None, **options: Any
     ) -> list[dict[str, float]]:
         """Train a network on prepared data and make it this model's; one log row an epoch."""
         self._channels, self._step, self.training_period = data.channels, data.step, data.period
@@ -125,9 +127,8 @@ class Nowcaster:
             data.validation,
             self.config.training,
             directory=folder,
-            resume=resume,
             fingerprint=self.config.to_yaml() + json.dumps(self._about),
-            progress=progress,
+            **options,
         )
         return rows
 

@@ -20,6 +20,7 @@ from cubecast.cube import cube_step, iter_blocks, positions, select_channel, seq
 from cubecast.errors import InputError, UsageError
 from cubecast.forecast import check_step
 from cubecast.progress import Progress
+from cubecast.ranks import Ranks
 from cubecast.steps import Step
 from cubecast.windows import Window, find_windows, split_windows
 
@@ -49,6 +50,7 @@ def prepare(
     config: Config,
     channels: Channels | None = None,
     refit: bool = False,
+    ranks: Ranks,
     progress: Progress | None = None,
 ) -> TrainingData:
     """Windows, channels and batches of ``cubes``; validated on ``extra``, or on the end of their own time axes.
@@ -61,6 +63,8 @@ def prepare(
         statics: static fields of ``cubes + extra``, or empty.
         config: the whole configuration.
         channels: those of a model that is trained on; None: fitted on the training part.
+        refit: see above.
+        ranks: the processes that train together; they share each batch, and this one gets its part of the windows.
 
     Raises:
         InputError: cubes with another step, too few frames, or nothing observed.
@@ -76,6 +80,7 @@ def prepare(
     for cube in every:
         channels.check(cube)
     wet_bias = _wet_bias(channels, config)
+    shared = config.data.model_copy(update={"batch_size": ranks.share(config.data.batch_size)})
     planes = [channels.static_planes(statics[i] if statics else None, cube) for i, cube in enumerate(every)]
 
     def batches(chosen: Sequence[Window], train: bool) -> Batches:
@@ -84,11 +89,13 @@ def prepare(
             chosen,
             channels,
             task=config.task,
-            data=config.data,
+            data=shared,
             static=planes,
             wet_bias=wet_bias,
             seed=config.training.seed,
             train=train,
+            rank=ranks.rank,
+            ranks=ranks.count,
             progress=progress,
         )
 

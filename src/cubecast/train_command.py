@@ -74,6 +74,7 @@ def train_command(
     """Train a model on one or more cubes and write it to a folder."""
     from cubecast.channels import preset_for
     from cubecast.nowcaster import Nowcaster
+    from cubecast.ranks import started_ranks
 
     cubes = open_all(files, variable, start, end)
     single: dict[str, Any] = {"history": history, "horizon": horizon, "epochs": epochs, "max_minutes": max_minutes}
@@ -89,6 +90,8 @@ def train_command(
         checked = checked and [fit_shipped(c, first, from_) for c in checked]
     fields = open_static_fields(static, cubes + (checked or []))
     model.fit(cubes, validation=checked, static=fields, start=first, directory=output, resume=resume, progress=bar)
+    if not started_ranks().first:
+        return
     model.save(output)
     best = min(model.log, key=lambda row: row["validation_loss"])
     typer.echo(f"{output}: lowest validation loss {best['validation_loss']:.4g} after epoch {best['epoch']:.0f}")
