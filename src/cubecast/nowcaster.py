@@ -26,7 +26,6 @@ from cubecast.precision import choose_autocast
 from cubecast.preparation import TrainingData, check_start, describe_model, plain, prepare
 from cubecast.progress import Progress
 from cubecast.ranks import joined
-from cubecast.shipped import model_path
 from cubecast.steps import Step
 from cubecast.training import choose_device, train
 
@@ -233,7 +232,7 @@ class Nowcaster:
         Raises:
             InputError: no model there, a format that is not known, or weights that were changed or cut.
         """
-        about, tensors = read_model(model_path(directory))
+        about, tensors = read_model(directory)
         try:
             model = cls(Config.build(about["config"]))
             model._channels = Channels.from_json(

@@ -25,16 +25,22 @@ class Frames:
     """Fields in the order of time, in the units that are shown.
 
     ``field`` has dims (frame, y, x) and may be lazy; ``times`` and ``leads`` are texts, one a frame (no leads for a
-    cube); ``valid`` are the values of the sequence coordinate; ``heading`` is the title of a figure of them,
-    ``reference`` the reference time of a forecast.
+    cube); ``valid`` are the values of the sequence coordinate; ``title`` says what they are, ``reference`` is the
+    reference time of a forecast, and ``members`` how it was made of an ensemble, if it was.
     """
 
     field: xr.DataArray
     valid: Values
     times: list[str]
     leads: list[str]
-    heading: str
+    title: str
     reference: Any = None
+    members: str = ""
+
+    @property
+    def heading(self) -> str:
+        """The title of a figure of these frames alone."""
+        return ", ".join(filter(None, (self.title, self.members)))
 
     def values(self) -> list[Values]:
         """The fields as arrays (y, x); computes them."""
@@ -81,8 +87,9 @@ def forecast_frames(
         valid,
         [time_text(v, months=months, unit=unit) for v in valid],
         ["+" + text for text in lead_texts(field[lead_name].values)],
-        f"{title} forecast from {start}" + (f", {made}" if made else ""),
+        f"{title} forecast from {start}",
         field[ref_name].values[()],
+        made,
     )
 
 
