@@ -17,6 +17,7 @@ import pytest
 import xarray as xr
 
 from cubecast.cube import cube_step
+from cubecast.ensemble_products import ensemble_mean, ensemble_probabilities, ensemble_quantiles
 from cubecast.errors import InputError, OutputError, UsageError
 from cubecast.product import build_forecast
 from cubecast.write import atomic_path, name_for_pysteps, read_forecast, write_cube, write_forecast
@@ -98,6 +99,11 @@ def forecast(cube: xr.DataArray, *, members: int = 0, leads: int = 2) -> xr.Data
     )
 
 
+def products(ensemble: xr.Dataset) -> xr.Dataset:
+    parts = [ensemble_mean(ensemble), ensemble_probabilities(ensemble, [0.1, 1]), ensemble_quantiles(ensemble, [0.5])]
+    return parts[0].assign({n: v for part in parts for n, v in part.data_vars.items()})
+
+
 def complaints(path: Path) -> list[str]:
     """Everything the IOOS compliance checker has against ``path`` as CF-1.11."""
     with warnings.catch_warnings():
@@ -121,6 +127,7 @@ CF_CASES = {
     "utm": lambda: forecast(grid("EPSG:32633", units="m")),
     "only WKT": lambda: forecast(only_wkt(grid("EPSG:3413", units="m"))),
     "ensemble": lambda: forecast(grid("EPSG:3035"), members=3),
+    "products": lambda: products(forecast(grid("EPSG:3035"), members=3)),
     "sst": lambda: forecast(sst()),
     "stations": lambda: forecast(series(np.array([3, 4, 5]))),
     "names": lambda: forecast(series(np.array(["De Bilt", "Uccle", "Århus"]))),

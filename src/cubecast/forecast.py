@@ -165,7 +165,7 @@ def check_members(members: int | None, config: ModelConfig) -> None:
             "members",
             found=f"{members} of a model with {config.noise_channels} noise channels",
             allowed="1 or more, of a model with noise",
-            remedy="train a model with --set noise_channels=4 --set kind=crps",
+            remedy="train a model with --set noise_channels=4 --set loss.kind=crps",
         )
 
 

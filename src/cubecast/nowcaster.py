@@ -227,7 +227,7 @@ class Nowcaster:
 
     @classmethod
     def load(cls, directory: str | Path) -> Self:
-        """The model in a folder that `save` wrote. The SHA-256 of the weights is checked before they are used.
+        """The model in a folder that `save` wrote, or a shipped one by its name; the SHA-256 of its weights is checked.
 
         Raises:
             InputError: no model there, a format that is not known, or weights that were changed or cut.

@@ -20,10 +20,12 @@ from cubecast.atomic import atomic_path
 from cubecast.baselines import anomaly_persistence, climatology, damped_persistence, persistence
 from cubecast.climate import Climate, fit_climate
 from cubecast.cube import channel_names, check_cube, cube_step, sequence_dim
+from cubecast.ensemble_products import ensemble_mean
 from cubecast.errors import CubecastError, UsageError
 from cubecast.extrapolation import extrapolation, is_rain_field
 from cubecast.matching import match_distribution
 from cubecast.nowcaster import Nowcaster
+from cubecast.product import REALIZATION
 from cubecast.progress import Progress, follow
 from cubecast.pysteps_baselines import FRAMES, METHODS, check_pysteps, pysteps_nowcast
 from cubecast.scores import (
@@ -91,6 +93,7 @@ def evaluate(
     model: Nowcaster,
     *,
     baselines: Sequence[str] | None = None,
+    members: int | None = None,
     matched: bool = False,
     start: Any = None,
     end: Any = None,
@@ -119,7 +122,9 @@ def evaluate(
             the three with a climatology, where persistence is that of the anomaly. Extrapolation sees as many frames
             as the model; ``sprog``, ``steps`` and ``linda`` are made by pysteps from three
             (`cubecast.pysteps_baselines`).
-        matched: score the model's forecasts also with their distribution matched (`cubecast.match_distribution`).
+        members: of the model, which is then scored as an ensemble; None: one forecast.
+        matched: score the model's forecasts, of an ensemble its mean, also with their distribution matched
+            (`cubecast.match_distribution`).
         start, end: first and last valid time that count (both included; ``"2017"`` is the whole year).
         every: use every n-th possible reference time.
         horizon: leads; None: as many as the model was trained for.
@@ -133,14 +138,15 @@ def evaluate(
             is a reference time with all its leads. Neighbours see nearly the same rain, so cases are drawn in blocks
             as long as forecasts overlap: of ``horizon / every`` cases. `cubecast.scores.intervals` says what such an
             interval does not know.
-        seed: of the bootstrap.
+        seed: of the bootstrap, and of the members.
 
     Returns:
         The table of `cubecast.scores.to_table` (with several outputs they follow each other, named in ``variable``),
         and what a report needs besides.
 
     Raises:
-        UsageError: unknown baselines or regions, or pysteps is wanted and not installed. InputError: no case to verify.
+        UsageError: unknown baselines or regions, members of a model that has none, or pysteps is wanted and not
+        installed. InputError: no case to verify.
     """
     check_cube(cube)
     steps = model.config.task.horizon if horizon is None else horizon
@@ -156,8 +162,10 @@ def evaluate(
     }
     names = model.outputs if len(model.outputs) > 1 else (channel_names(cube)[0],)
     parts: dict[str, list[Any]] = {name: [] for name in names}
-    chunks = [reference[i : i + CHUNK] for i in range(0, len(reference), CHUNK)]
-    systems: dict[str, Callable[..., xr.Dataset]] = {MODEL: partial(_predict, model, static=static), **chosen}
+    size = max(1, CHUNK // (members or 1))
+    chunks = [reference[i : i + size] for i in range(0, len(reference), size)]
+    own = partial(_predict, model, static=static, members=members, seed=seed)
+    systems: dict[str, Callable[..., xr.Dataset]] = {MODEL: own, **chosen}
     wettest = (-np.inf, reference[0])
     for times in follow(chunks, "verifying", len(chunks), progress):
         forecasts = _forecasts(systems, cube, times, steps, matched=matched)
@@ -193,12 +201,13 @@ def _forecasts(
     if not matched:
         return made
     own = made.pop(MODEL)
-    return {MODEL: own, MATCHED: match_distribution(own, cube), **made}
+    one = ensemble_mean(own) if REALIZATION in own.dims else own
+    return {MODEL: own, MATCHED: match_distribution(one, cube), **made}
 
 
-def _predict(model: Nowcaster, cube: xr.DataArray, *, reference: Any, horizon: int, static: Any) -> xr.Dataset:
+def _predict(model: Nowcaster, cube: xr.DataArray, *, reference: Any, **options: Any) -> xr.Dataset:
     """The model, called as the baselines are."""
-    return model.predict(cube, at=reference, horizon=horizon, static=static)
+    return model.predict(cube, at=reference, **options)
 
 
 def _wettest(sums: Statistics) -> tuple[float, Any]:

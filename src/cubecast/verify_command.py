@@ -13,6 +13,7 @@ from cubecast.arguments import (
     Bootstrap,
     Files,
     Matched,
+    Members,
     Model,
     Region,
     StaticFile,
@@ -21,11 +22,14 @@ from cubecast.arguments import (
     Windows,
     bar,
     check_folder,
+    fit_shipped,
+    load_model,
     open_one,
     open_static_fields,
     read_numbers,
     read_range,
 )
+from cubecast.shipped import DEFAULT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,15 +39,18 @@ Cache = Annotated[
     typer.Option(metavar="FOLDER", help="Folder that keeps the nowcasts of pysteps. [~/.cache/cubecast/pysteps]"),
 ]
 
+_SHOWN = r"variable|system|lead_time|lead_units|mse|rmse|bias|corr|crps|spread_error|csi_[^_]+|fss_[^_]+_[^_]+"
+
 
 def verify_command(
     files: Files,
-    model: Model,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", metavar="FOLDER", help="Folder for scores.csv, scores.png and report.html."),
     ],
+    model: Model = DEFAULT,
     baselines: Baselines = "auto",
+    members: Members = None,
     matched: Matched = False,
     start: Annotated[str | None, typer.Option(metavar="TIME", help="First valid time that counts.")] = None,
     end: Annotated[str | None, typer.Option(metavar="TIME", help="Last valid time that counts.")] = None,
@@ -61,17 +68,17 @@ def verify_command(
     static: StaticFile = None,
 ) -> None:
     """Score a model beside its baselines on the same cases and pixels, by lead time."""
-    from cubecast.nowcaster import Nowcaster
     from cubecast.report import write_evaluation
     from cubecast.verification import evaluate
 
     check_folder(output)
-    loaded = Nowcaster.load(model)
-    cube = open_one(files, variable)
+    loaded = load_model(model)
+    cube = fit_shipped(open_one(files, variable), loaded, model)
     found = evaluate(
         cube,
         loaded,
         baselines=None if baselines == "auto" else [b for b in baselines.split(",") if b],
+        members=members,
         matched=matched,
         start=start,
         end=end,
@@ -94,11 +101,7 @@ def print_scores(table: pd.DataFrame) -> None:
     """The score table on stdout: one row a system and lead, and how far the model is ahead of the baselines."""
     from cubecast.verification import compare
 
-    shown = [
-        c
-        for c in table.columns
-        if re.match(r"(variable|system|lead_time|lead_units|mse|rmse|bias|corr|crps|csi_[^_]+|fss_[^_]+_[^_]+)$", c)
-    ]
+    shown = [c for c in table.columns if re.fullmatch(_SHOWN, c)]
     typer.echo(table[shown].to_string(index=False, float_format="{:.4g}".format))
     for line in compare(table):
         typer.echo(line)

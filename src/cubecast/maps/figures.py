@@ -155,7 +155,7 @@ def plot_systems(
     titles["Observed"] = [f"Observed, {lead}\n{time}" for lead, time in zip(first.leads, first.times, strict=True)]
     panels = [[Panel(v, style, t) for v, t in zip(row, titles[name], strict=True)] for name, row in rows.items()]
     place = find_place(first.field)
-    return draw_panels(panels, place, heading=first.heading, coastline=coastline, attribution=attribution).figure
+    return draw_panels(panels, place, heading=first.title, coastline=coastline, attribution=attribution).figure
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
