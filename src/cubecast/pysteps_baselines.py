@@ -122,7 +122,7 @@ def pysteps_nowcast(
         )
     folder = cache_folder() if cache is None else Path(cache)
     make_folder(folder)
-    fixed = {"minutes": step.size / 60, "km": cell_km(cube)}
+    fixed: dict[str, Any] = {"minutes": step.size / 60, "km": cell_km(cube)}
     values: dict[str, list[Any]] = {name: [] for name in rain}
     for last in follow(index.tolist(), f"pysteps {method}", len(index), progress):
         past = cube.isel({dim: slice(last + 1 - FRAMES, last + 1)}).load()

@@ -94,7 +94,7 @@ def name_for_pysteps(forecast: xr.Dataset) -> xr.Dataset:
     if space[0] in rain.coords and rain[space[0]][0] < rain[space[0]][-1]:
         rain = rain.isel({space[0]: slice(None, None, -1)})
     new = {old: name for old, name in zip(space, "yx", strict=True) if old != name}
-    mapping = rain.attrs.get("grid_mapping")
+    mapping = str(rain.attrs.get("grid_mapping", ""))
     if mapping in rain.coords and rain[mapping].attrs.get("grid_mapping_name") == POLAR != mapping:
         new[mapping] = rain.attrs["grid_mapping"] = POLAR
     rain = rain.rename(new)
