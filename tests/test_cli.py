@@ -118,6 +118,21 @@ def test_verify_prints_a_table_and_writes_csv_and_plot(radar, model, tmp_path, c
     assert set(pd.read_csv(out / "scores.csv")["system"]) == {"model", "extrapolation"}
 
 
+def test_verify_without_pysteps_says_what_to_install(radar, model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    command = ["verify", str(radar), "--model", str(model), "-o", str(tmp_path), "--cache", str(tmp_path / "cache")]
+    assert main([*command, "--baselines", "sprog"]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert "scikit-image; pip install 'cubecast[pysteps]'" in line
+
+
+def test_a_forecast_for_pysteps_has_its_names(radar, model, tmp_path):
+    path = tmp_path / "n.nc"
+    assert main(["forecast", str(radar), "--model", str(model), "-o", str(path), "--for-pysteps"]) == 0
+    assert list(read_forecast(path).data_vars) == ["precip_intensity"]
+
+
 def test_verify_with_intervals(radar, model, tmp_path):
     command = ["verify", str(radar), "--model", str(model), "-o", str(tmp_path), "--every", "4", "--bootstrap", "20"]
     assert main([*command, "--windows", "5km,9"]) == 0

@@ -262,6 +262,31 @@ def test_members_of_a_model_without_noise_are_refused(model, ensemble, rain):
             Nowcaster(cubecast.Config.build({"loss": {"kind": wrong.pop("kind", "mse")}}, **wrong))
 
 
+def test_training_starts_from_a_model(model, rain):
+    """One step with a learning rate of almost nothing leaves the weights and scalings where they were."""
+    settings = SMALL | {"learning_rate": 1e-12, "crops_per_window": 1}
+    other = rain(40) * 3
+    other.attrs = rain(2).attrs
+    tuned = Nowcaster(**settings).fit(other, start=model)
+    for name, value in model.network.state_dict().items():
+        torch.testing.assert_close(tuned.network.state_dict()[name], value, atol=1e-6, rtol=0)
+    xr.testing.assert_allclose(tuned.predict(rain(20)), model.predict(rain(20)), atol=1e-3)
+    assert len(tuned._about["trained_on"]) == 2
+    moved = Nowcaster(**SMALL | {"learning_rate": 0.01}).fit(other, start=model)
+    assert not torch.equal(moved.network.head.weight, model.network.head.weight)
+
+
+def test_a_start_that_does_not_fit_is_refused(model, rain):
+    with pytest.raises(UsageError, match=r"hidden_channels=\[4\]; allowed: hidden_channels=\[8\]"):
+        Nowcaster(**SMALL | {"hidden_channels": [4]}).fit(rain(40), start=model)
+    degrees = rain(40).assign_attrs(units="degC", standard_name="air_temperature")
+    with pytest.raises(ModelMismatchError, match="degC"):
+        Nowcaster(**SMALL).fit(degrees, start=model)
+    slow = rain(80)[::2]
+    with pytest.raises(ModelMismatchError, match="step"):
+        Nowcaster(**SMALL).fit(slow, start=model)
+
+
 def test_the_accessor_is_the_same_api(model, rain):
     cube = rain(12)
     xr.testing.assert_identical(cube.nowcast.predict(model, horizon=1), model.predict(cube, horizon=1))

@@ -10,15 +10,19 @@ import typer
 from cubecast.arguments import (
     Files,
     Matched,
+    Members,
     Memory,
     Model,
     Precision,
+    Seed,
     StaticFile,
     Variable,
     bar,
     err,
+    fit_shipped,
 )
 from cubecast.errors import FailedError
+from cubecast.shipped import DEFAULT
 
 Output = Annotated[
     Path,
@@ -37,13 +41,15 @@ Scheduler = Annotated[
 
 def batch_command(
     archive: Files,
-    model: Model,
     output: Output,
+    model: Model = DEFAULT,
     at: Times = None,
     start: Annotated[str | None, typer.Option(metavar="TIME", help="First reference time.")] = None,
     end: Annotated[str | None, typer.Option(metavar="TIME", help="Last reference time, included.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Use every Nth reference time.")] = 1,
     horizon: Annotated[int | None, typer.Option(min=1, help="Frames to forecast. [as trained]")] = None,
+    members: Members = None,
+    seed: Seed = 0,
     precision: Precision = None,
     memory: Memory = None,
     matched: Matched = False,
@@ -72,11 +78,14 @@ def batch_command(
         matched=matched,
         maps=maps,
         memory=memory,
+        fit=lambda cube, loaded: fit_shipped(cube, loaded, model),
         scheduler=scheduler,
         workers=workers,
         progress=bar,
         say=err.print,
         horizon=horizon,
+        members=members,
+        seed=seed,
         precision=precision,
     )
     found, unreadable = report["forecasts"], len(report["unreadable_files"])

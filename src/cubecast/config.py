@@ -207,18 +207,22 @@ class Config(_Strict):
     def build(cls, values: dict[str, Any] | None = None, /, **overrides: Any) -> Config:
         """A configuration from nested ``values`` (as in YAML) with single ``overrides`` by field name.
 
-        ``Config.build(history=10, hidden_channels=[64])`` finds the room that each name belongs to.
+        ``Config.build(history=10, hidden_channels=[64])`` finds the room that each name belongs to; a name that two
+        rooms have is given with its room, ``**{"loss.kind": "mae"}``.
 
         Raises:
             UsageError: an unknown name or a value that is not allowed.
         """
         merged: dict[str, Any] = {k: dict(v) if isinstance(v, dict) else v for k, v in (values or {}).items()}
+        known = [(room, n) for room, f in cls.model_fields.items() for n in type(f.default).model_fields]
         for name, value in overrides.items():
-            rooms = [r for r, f in cls.model_fields.items() if name in type(f.default).model_fields]
-            if len(rooms) != 1:
-                known = [n for f in cls.model_fields.values() for n in type(f.default).model_fields]
-                raise UsageError("unknown setting", found=name, allowed=", ".join(known))
-            merged.setdefault(rooms[0], {})[name] = value
+            places = [(room, n) for room, n in known if name in (n, f"{room}.{n}")]
+            if len(places) > 1:
+                raise UsageError("setting of several rooms", found=name, allowed=", ".join(map(".".join, places)))
+            if not places:
+                raise UsageError("unknown setting", found=name, allowed=", ".join(n for _, n in known))
+            ((room, n),) = places
+            merged.setdefault(room, {})[n] = value
         try:
             return cls.model_validate(merged)
         except ValidationError as error:
@@ -256,6 +260,20 @@ class Config(_Strict):
             if isinstance(values.get(room, {}), dict):
                 values[room] = {**settings, **values.get(room, {})}
         return cls.build(values, **overrides)
+
+    def continued(self, preset: str, /, **overrides: Any) -> Config:
+        """Settings of a training that starts from a model of this configuration: its task, scaling, network and loss.
+
+        Data and training are those of the preset, at a quarter of its learning rate: the weights are good already, and
+        shall not be forgotten. Overrides as in `build`.
+
+        Raises:
+            UsageError: as `preset`.
+        """
+        fresh = Config.preset(preset)
+        kept = {room: getattr(self, room) for room in ("task", "scaling", "model", "loss")}
+        quarter = fresh.training.model_copy(update={"learning_rate": fresh.training.learning_rate / 4})
+        return Config.build(fresh.model_copy(update={**kept, "training": quarter}).model_dump(), **overrides)
 
     def to_yaml(self) -> str:
         """The whole configuration as YAML; `read` is the inverse."""

@@ -13,6 +13,7 @@ import xarray as xr
 from torch import nn
 
 from cubecast.channels import Array, Channels
+from cubecast.config import ModelConfig
 from cubecast.cube import channel_names, locate, positions, sequence_dim, space_dims, window_starts
 from cubecast.errors import InputError, ModelMismatchError, UsageError
 from cubecast.nn.members import draw_noise
@@ -246,6 +247,21 @@ def _average(mean: Array, field: Array, number: int) -> None:
 
 def _bits(reference: Any) -> int:
     return int(np.asarray(reference).view(np.uint64 if np.asarray(reference).itemsize == 8 else np.uint32))
+
+
+def check_members(members: int | None, config: ModelConfig) -> None:
+    """Refuse members of a model that has none.
+
+    Raises:
+        UsageError: below 1, or a model without noise.
+    """
+    if members is not None and (members < 1 or not config.noise_channels):
+        raise UsageError(
+            "members",
+            found=f"{members} of a model with {config.noise_channels} noise channels",
+            allowed="1 or more, of a model with noise",
+            remedy="train a model with --set noise_channels=4 --set loss.kind=crps",
+        )
 
 
 def check_step(cube: xr.DataArray, found: Step, wanted: Step) -> None:

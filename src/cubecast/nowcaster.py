@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,18 +16,19 @@ from torch import Tensor, nn
 from cubecast.atomic import make_folder
 from cubecast.channels import Channels
 from cubecast.config import Config
-from cubecast.cube import check_cube, space_dims
+from cubecast.cube import check_cube, cube_step, space_dims
 from cubecast.errors import InputError, UsageError
-from cubecast.forecast import Run, reference_index
+from cubecast.forecast import Run, check_step, reference_index
 from cubecast.losses import build_loss
 from cubecast.model_folder import read_model, write_model
 from cubecast.nn import build_network
 from cubecast.prediction import start_run
-from cubecast.preparation import TrainingData, describe_model, plain, prepare
+from cubecast.preparation import TrainingData, check_start, describe_model, plain, prepare
 from cubecast.progress import Progress
+from cubecast.ranks import joined
 from cubecast.steps import Step
 from cubecast.tiling import blank, run_within
-from cubecast.training import train
+from cubecast.training import choose_device, train
 
 Cubes = xr.DataArray | Sequence[xr.DataArray]
 Static = xr.Dataset | Sequence[xr.Dataset] | None
@@ -60,6 +62,7 @@ class Nowcaster:
         *,
         validation: Cubes | None = None,
         static: Static = None,
+        start: Nowcaster | None = None,
         directory: str | Path | None = None,
         resume: bool = False,
         progress: bool | Progress = False,
@@ -68,55 +71,64 @@ class Nowcaster:
 
         Without ``validation`` the end of each cube's time axis is kept for it, behind an embargo of a whole window.
         Scalings are fitted on the training part only. With the setting ``refit`` a second network is then trained on
-        training and validation part together for all epochs, and is the one that is kept; its scalings are fitted on
-        both, its checkpoint is in ``directory/refit``, and the log stays that of the first, which was validated.
+        both parts for all epochs, and kept; its checkpoint is in ``directory/refit``, and the log stays that of the
+        first, which was validated.
 
         Args:
             cubes: what to train on.
             validation: cubes of their own to validate on; then all of ``cubes`` trains.
             static: fields (y, x) on the grid of each cube that are given to the network as further channels.
+            start: a trained model of the same architecture, whose weights and scalings training starts from.
             directory: where a checkpoint and the CSV log are written after every epoch.
             resume: go on from the checkpoint in ``directory``.
             progress: True for a bar on a terminal.
 
         Raises:
             InputError: cubes that are too short, differ, or are all missing.
+            ModelMismatchError, UsageError: cubes or an architecture other than those of ``start``.
         """
         train_cubes, extra = _listed(cubes), [] if validation is None else _listed(validation)
         for cube in train_cubes + extra:
             check_cube(cube)
         self._check_kind(train_cubes + extra)
+        channels = None if start is None else start._fitted()[1]
+        if start is not None:
+            check_start(self.config, start.config)
+            check_step(train_cubes[0], cube_step(train_cubes[0]), start.step)
         folder = Path(directory) if directory is not None else None
         again = folder / "refit" if folder and self.config.training.refit else None
-        for needed in (folder, again):
-            if needed is not None:
-                make_folder(needed)
+        for needed in filter(None, (folder, again)):
+            make_folder(needed)
         given = (train_cubes, extra, [] if static is None else _listed(static))
         shown = None if isinstance(progress, bool) else progress
-        data = prepare(*given, config=self.config, progress=shown)
-        self.log = self._train(data, folder, resume=resume, progress=bool(progress))
-        if self.config.training.refit:
-            data = prepare(*given, config=self.config, refit=True, progress=shown)
-            self._train(data, again, resume=resume, progress=bool(progress))
+        with joined(choose_device(self.config.training.device)) as ranks:
+            ready = partial(prepare, *given, config=self.config, channels=channels, ranks=ranks, progress=shown)
+            options: dict[str, Any] = {"start": start, "resume": resume, "progress": bool(progress), "ranks": ranks}
+            self.log = self._train(ready(), folder, **options)
+            if self.config.training.refit:
+                self._train(ready(refit=True), again, **options)
         return self
 
     def _train(
-        self, data: TrainingData, folder: Path | None, *, resume: bool, progress: bool
+        self, data: TrainingData, folder: Path | None, *, start: Nowcaster | None, **options: Any
     ) -> list[dict[str, float]]:
-        """Train a new network on prepared data and make it this model's; one log row an epoch."""
+        """Train a network on prepared data and make it this model's; one log row an epoch."""
         self._channels, self._step, self.training_period = data.channels, data.step, data.period
-        self._about = {"trained_on": data.trained_on}
+        before = [] if start is None else start._about["trained_on"]
+        self._about = {"trained_on": before + data.trained_on}
         torch.manual_seed(self.config.training.seed)
+        network = self._build()
+        if start is not None:
+            network.load_state_dict(start.network.state_dict())
         self._network, rows = train(
-            self._build(),
+            network,
             build_loss(self.config.loss, data.thresholds),
             data.training,
             data.validation,
             self.config.training,
             directory=folder,
-            resume=resume,
             fingerprint=self.config.to_yaml() + json.dumps(self._about),
-            progress=progress,
+            **options,
         )
         return rows
 
@@ -143,16 +155,14 @@ class Nowcaster:
             static: the static fields that the model was trained with, on this cube's grid.
             device: where to compute; None: the configured device.
             precision: fp32, bf16 or auto (bf16 where the hardware multiplies it); None: as configured for training.
-            members: realizations to forecast, for models with noise_channels; None: one forecast, of such a model the
-                mean of 24 members.
+            members: realizations, of a model with noise_channels; None: one forecast, of such a model their mean.
             seed: of the members; each reference time has noise of its own.
             memory: that the process may take, in bytes or as ``2GB``; None: 4GB. A grid that needs more is forecast in
                 tiles, with the same result but for rounding; where the result itself is too large, it is lazy
                 (dask), and `cubecast.write_forecast` streams it.
 
         Returns:
-            Dataset with dims (forecast_reference_time, [realization,] lead_time, y, x) in the cube's units and
-            coordinates.
+            Dataset (forecast_reference_time, [realization,] lead_time, y, x), in the cube's units and coordinates.
 
         Raises:
             ModelMismatchError: another step, other units or variables, fewer frames than the history.
@@ -204,7 +214,7 @@ class Nowcaster:
 
     @classmethod
     def load(cls, directory: str | Path) -> Self:
-        """The model in a folder that `save` wrote. The SHA-256 of the weights is checked before they are used.
+        """The model in a folder that `save` wrote, or a shipped one by its name; the SHA-256 of its weights is checked.
 
         Raises:
             InputError: no model there, a format that is not known, or weights that were changed or cut.
@@ -271,12 +281,9 @@ class Nowcaster:
         field = not self.config.model.is_series
         for cube in cubes:
             if field and len(space_dims(cube)) != 2:
-                raise UsageError(
-                    f"cell {self.config.model.cell!r} with a point series",
-                    found=f"dims {cube.dims}",
-                    allowed="dims (time, y, x)",
-                    remedy="choose cell='lstm', 'gru' or 'elman' for a series",
-                )
+                remedy = "choose cell='lstm', 'gru' or 'elman' for a series"
+                what = f"cell {self.config.model.cell!r} with a point series"
+                raise UsageError(what, found=f"dims {cube.dims}", allowed="dims (time, y, x)", remedy=remedy)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

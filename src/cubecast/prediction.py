@@ -6,10 +6,10 @@ import xarray as xr
 from torch import nn
 
 from cubecast.channels import Channels
-from cubecast.config import Config, ModelConfig
+from cubecast.config import Config
 from cubecast.cube import cube_step
 from cubecast.errors import ModelMismatchError, UsageError
-from cubecast.forecast import Run, check_step
+from cubecast.forecast import Run, check_members, check_step
 from cubecast.precision import choose_autocast
 from cubecast.steps import Step
 from cubecast.training import choose_device
@@ -42,7 +42,7 @@ def start_run(
         check_step(cube, cube_step(cube), step)
     if steps < 1:
         raise UsageError("horizon", found=steps, allowed="1 or more")
-    _check_members(members, config.model)
+    check_members(members, config.model)
     place = choose_device(device or config.training.device)
     return Run(
         network=network.to(place).eval(),
@@ -57,14 +57,3 @@ def start_run(
         members=members,
         seed=seed,
     )
-
-
-def _check_members(members: int | None, config: ModelConfig) -> None:
-    """Refuse members of a model that has none."""
-    if members is not None and (members < 1 or not config.noise_channels):
-        raise UsageError(
-            "members",
-            found=f"{members} of a model with {config.noise_channels} noise channels",
-            allowed="1 or more, of a model with noise",
-            remedy="train a model with --set noise_channels=4 --set kind=crps",
-        )

@@ -20,6 +20,7 @@ from cubecast.cube import cube_step, iter_blocks, positions, select_channel, seq
 from cubecast.errors import InputError, UsageError
 from cubecast.forecast import check_step
 from cubecast.progress import Progress
+from cubecast.ranks import Ranks
 from cubecast.steps import Step
 from cubecast.windows import Window, find_windows, split_windows
 
@@ -47,7 +48,9 @@ def prepare(
     statics: Sequence[xr.Dataset],
     *,
     config: Config,
+    channels: Channels | None = None,
     refit: bool = False,
+    ranks: Ranks,
     progress: Progress | None = None,
 ) -> TrainingData:
     """Windows, channels and batches of ``cubes``; validated on ``extra``, or on the end of their own time axes.
@@ -59,25 +62,25 @@ def prepare(
         extra: checked cubes to validate on; empty: the last ``validation`` share of each cube.
         statics: static fields of ``cubes + extra``, or empty.
         config: the whole configuration.
+        channels: those of a model that is trained on; None: fitted on the training part.
+        refit: see above.
+        ranks: the processes that train together; they share each batch, and this one gets its part of the windows.
 
     Raises:
         InputError: cubes with another step, too few frames, or nothing observed.
         UsageError: static fields for some of the cubes only.
+        ModelMismatchError: cubes that ``channels`` do not fit.
     """
     every = [*cubes, *extra]
     step = _common_step(every, statics)
     windows, checks = (_windows(every, config), []) if refit else _split(cubes, extra, config)
     parts = _parts(every if refit else cubes, windows)
-    channels = Channels.fit(
-        parts,
-        outputs=config.task.outputs,
-        scaling=config.scaling,
-        mask_channel=config.model.mask_channel,
-        position=config.model.position,
-        season=config.model.season,
-        static=statics,
-    )
+    if channels is None:
+        channels = _fit_channels(parts, statics, config)
+    for cube in every:
+        channels.check(cube)
     wet_bias = _wet_bias(channels, config)
+    shared = config.data.model_copy(update={"batch_size": ranks.share(config.data.batch_size)})
     planes = [channels.static_planes(statics[i] if statics else None, cube) for i, cube in enumerate(every)]
 
     def batches(chosen: Sequence[Window], train: bool) -> Batches:
@@ -86,11 +89,13 @@ def prepare(
             chosen,
             channels,
             task=config.task,
-            data=config.data,
+            data=shared,
             static=planes,
             wet_bias=wet_bias,
             seed=config.training.seed,
             train=train,
+            rank=ranks.rank,
+            ranks=ranks.count,
             progress=progress,
         )
 
@@ -103,6 +108,35 @@ def prepare(
         thresholds=_loss_thresholds(channels, parts[0], config),
         period=(min(p[dim].values[0] for p in parts), max(p[dim].values[-1] for p in parts)),
         trained_on=[describe_source(part) for part in parts],
+    )
+
+
+def check_start(config: Config, start: Config) -> None:
+    """Refuse to start training from a model of another architecture or scaling.
+
+    Raises:
+        UsageError: they differ.
+    """
+    for room in ("model", "scaling"):
+        own, other = getattr(config, room), getattr(start, room)
+        differ = [n for n in type(own).model_fields if getattr(own, n) != getattr(other, n)]
+        if differ:
+            raise UsageError(
+                f"settings of {room} of a model that starts from another",
+                found=", ".join(f"{n}={getattr(own, n)}" for n in differ),
+                allowed=", ".join(f"{n}={getattr(other, n)}" for n in differ),
+            )
+
+
+def _fit_channels(parts: Sequence[xr.DataArray], statics: Sequence[xr.Dataset], config: Config) -> Channels:
+    return Channels.fit(
+        parts,
+        outputs=config.task.outputs,
+        scaling=config.scaling,
+        mask_channel=config.model.mask_channel,
+        position=config.model.position,
+        season=config.model.season,
+        static=statics,
     )
 
 

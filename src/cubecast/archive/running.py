@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import xarray as xr
 from distributed import Client, Future, LocalCluster, as_completed
 
 from cubecast.archive.histories import Archive, Fingerprints, History, identity, open_archive
@@ -24,6 +25,7 @@ from cubecast.cube import locate
 from cubecast.errors import CubecastError, FailedError
 from cubecast.nowcaster import Nowcaster
 from cubecast.progress import Progress, follow
+from cubecast.shipped import model_path
 from cubecast.sources import open_static
 
 logger = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ def run_archive(
     matched: bool = False,
     maps: bool = False,
     memory: int | str | None = None,
+    fit: Callable[[xr.DataArray, Nowcaster], xr.DataArray] = lambda cube, model: cube,
     scheduler: str | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -62,7 +65,7 @@ def run_archive(
 
     Args:
         source: files, a pattern, a Zarr store or a URL, as `cubecast.open_cube` takes them.
-        model: the folder of a saved model; workers load it from there.
+        model: the folder of a saved model, or the name of a shipped one; workers load it from there.
         output: a folder for one netCDF file a reference time, or a name in .zarr for one store.
         at: reference times; None: all from ``start`` to ``end`` (inclusive) that have a complete history.
         every: every how manieth of these.
@@ -71,6 +74,7 @@ def run_archive(
         matched: see `cubecast.matching.match_distribution`.
         maps: draw maps of each forecast too, where the output is a folder.
         memory: of a worker, see `Nowcaster.predict`.
+        fit: makes the archive's cube one in the units that the model takes.
         scheduler: address of a dask scheduler, whose workers see the same files; None: a cluster on this machine.
         workers: of that cluster; None: one a core.
         progress: shows how many forecasts are done.
@@ -84,15 +88,15 @@ def run_archive(
         CubecastError: nothing could be begun (wrong times, no archive, another model's output), or the scheduler is
             lost.
     """
-    folder, loaded = Path(model).resolve(), Nowcaster.load(model)
+    folder, loaded = model_path(model).resolve(), Nowcaster.load(model)
     archive = open_archive(source, variable=variable, progress=progress)
     for path, reason in archive.refused.items():
         logger.warning("%s is left out: %s", path, reason)
-    loaded.check(archive.cube)
-    times, failed = choose_references(archive.cube, loaded, at=at, start=start, end=end, every=every)
+    cube = fit(archive.cube, loaded)
+    loaded.check(cube)
+    times, failed = choose_references(cube, loaded, at=at, start=start, end=end, every=every)
     target = choose_target(Path(output).resolve(), maps=maps)
-    shape = {k: options.get(k) for k in ("horizon", "members")}
-    target.prepare(loaded.blank(archive.cube, at=times, memory=memory, **shape))
+    target.prepare(loaded.blank(cube, at=times, memory=memory, **{k: options.get(k) for k in ("horizon", "members")}))
     about = {"matched": matched, "static": static and identity(static), "model": model_digest(folder), **options}
     fields = None if static is None else open_static(static)
     job = Job(
@@ -102,6 +106,7 @@ def run_archive(
         templates=archive.templates,
         names=archive.names,
         target=target,
+        units=None if cube is archive.cube else str(cube.attrs["units"]),
         options={**options, "static": fields, "memory": memory},
         matched=matched,
     )

@@ -21,6 +21,7 @@ from cubecast.matching import match_distribution
 from cubecast.model_folder import MODEL
 from cubecast.nowcaster import Nowcaster
 from cubecast.tiling import parse_memory
+from cubecast.units import convert_units
 
 WRITTEN, THERE, FAILED = "written", "there", "failed"
 
@@ -34,6 +35,7 @@ class Job:
         model, digest: the model's folder, and what `model_digest` said of it.
         templates, names: of `cubecast.archive.histories.Archive`.
         target: where forecasts go.
+        units: that values are converted to; None: as they are.
         options: of `Nowcaster.predict`.
         matched: whether to match distributions.
     """
@@ -44,6 +46,7 @@ class Job:
     templates: tuple[xr.DataArray, ...]
     names: tuple[str, ...]
     target: Target
+    units: str | None
     options: Mapping[str, Any]
     matched: bool
 
@@ -86,6 +89,7 @@ class Forecaster(WorkerPlugin):
         if job.target.has(reference, fingerprint):
             return THERE
         cube = assemble(history, job.templates, job.names)
+        cube = cube if job.units is None else convert_units(cube, job.units)
         if 16 * cube.nbytes <= parse_memory(job.options["memory"]):
             cube = cube.load()
         with self._turn:

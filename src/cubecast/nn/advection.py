@@ -168,9 +168,7 @@ def within(points: Tensor, size: tuple[int, int], box: Box) -> Tensor:
     return pixels * (2 / points.new_tensor([max(columns - 1, 1), max(rows - 1, 1)])) - 1
 
 
-def interpolate(
-    frames: Frames, points: Elsewhere, *, observed: Observed | None = None
-) -> tuple[Carried, CarriedMask]:
+def interpolate(frames: Frames, points: Elsewhere, *, observed: Observed | None = None) -> tuple[Carried, CarriedMask]:
     """Each of ``frames`` at its own points, bilinear among what was observed: values (0 where missing) and mask."""
     values, seen = [], []
     for step in range(frames.shape[1]):
