@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,11 @@ from cubecast.arguments import (
 )
 from cubecast.errors import FailedError
 from cubecast.shipped import DEFAULT
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from cubecast.nowcaster import Nowcaster
 
 Output = Annotated[
     Path,
@@ -65,29 +70,15 @@ def batch_command(
     """
     from cubecast.archive import run_archive
 
-    report = run_archive(
-        archive,
-        model,
-        output,
-        at=at,
-        start=start,
-        end=end,
-        every=every,
-        variable=variable,
-        static=static,
-        matched=matched,
-        maps=maps,
-        memory=memory,
-        fit=lambda cube, loaded: fit_shipped(cube, loaded, model),
-        scheduler=scheduler,
-        workers=workers,
-        progress=bar,
-        say=err.print,
-        horizon=horizon,
-        members=members,
-        seed=seed,
-        precision=precision,
-    )
+    which: dict[str, Any] = {"at": at, "start": start, "end": end, "every": every, "variable": variable}
+    how: dict[str, Any] = {"horizon": horizon, "members": members, "seed": seed, "precision": precision}
+    where: dict[str, Any] = {"scheduler": scheduler, "workers": workers, "memory": memory, "progress": bar}
+    how |= {"static": static, "matched": matched, "maps": maps}
+
+    def fit(cube: xr.DataArray, loaded: Nowcaster) -> xr.DataArray:
+        return fit_shipped(cube, loaded, model)
+
+    report = run_archive(archive, model, output, **which, **how, **where, fit=fit, say=err.print)
     found, unreadable = report["forecasts"], len(report["unreadable_files"])
     typer.echo(f"{found['written']} written, {found['there']} there already, {found['failed']} failed")
     if found["failed"] or unreadable:

@@ -231,7 +231,8 @@ def _write(
             dataset.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=encoding, unlimited_dims=ones[:1])
             return
         chunked = _rechunk(dataset, encoding) if compute else dataset
-        chunked.to_zarr(temporary, mode="w", zarr_format=3, consolidated=False, encoding=encoding, compute=compute)
+        options: Any = {"consolidated": False, "compute": compute}
+        chunked.to_zarr(temporary, mode="w", zarr_format=3, encoding=encoding, **options)
         if not compute:
             _add_fingerprints(temporary, ones[0], dataset.sizes[ones[0]])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from cubecast.errors import InputError
 from cubecast.progress import Progress
 from cubecast.sources import open_cube
 from cubecast.sources.blocks import Frames, dask_array, stored_frames
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Archive:
     def history(self, last: int, length: int) -> History:
         """The ``length`` frames up to frame ``last`` of the cube."""
         times = self.cube[sequence_dim(self.cube)].values[last + 1 - length : last + 1]
-        parts = []
+        parts: list[Frames | xr.DataArray] = []
         for one in self.singles:
             first = int(locate(one, times[0]))
             frames = stored_frames(one)
@@ -74,6 +77,8 @@ def open_archive(source: Sequence[str], *, variable: Sequence[str] | None, progr
     refused: dict[str, str] = {}
 
     def refuse(path: str, error: InputError) -> None:
+        if path not in refused:
+            logger.warning("%s is left out: %s", path, error)
         refused[path] = str(error)
 
     names = tuple(variable or ())

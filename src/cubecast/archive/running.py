@@ -15,20 +15,17 @@ from typing import Any
 import xarray as xr
 from distributed import Client, Future, LocalCluster, as_completed
 
-from cubecast.archive.histories import Archive, Fingerprints, History, identity, open_archive
+from cubecast.archive.histories import Archive, Fingerprints, History, open_archive
 from cubecast.archive.references import choose_references
 from cubecast.archive.report import Report
 from cubecast.archive.targets import choose_target
 from cubecast.archive.work import FAILED, Forecaster, Job, forecast_one, model_digest
 from cubecast.channels import Array
 from cubecast.cube import locate
-from cubecast.errors import CubecastError, FailedError
+from cubecast.errors import CubecastError, FailedError, UsageError
 from cubecast.nowcaster import Nowcaster
 from cubecast.progress import Progress, follow
 from cubecast.shipped import model_path
-from cubecast.sources import open_static
-
-logger = logging.getLogger(__name__)
 
 THREADS = 2
 """Of a worker: one forecasts, one reads and writes."""
@@ -89,36 +86,32 @@ def run_archive(
             lost.
     """
     folder, loaded = model_path(model).resolve(), Nowcaster.load(model)
+    if matched and options.get("members"):
+        raise UsageError(
+            "a batch", found="matched and members", allowed="one of them: fields, not members, are matched"
+        )
     archive = open_archive(source, variable=variable, progress=progress)
-    for path, reason in archive.refused.items():
-        logger.warning("%s is left out: %s", path, reason)
     cube = fit(archive.cube, loaded)
     loaded.check(cube)
     times, failed = choose_references(cube, loaded, at=at, start=start, end=end, every=every)
     target = choose_target(Path(output).resolve(), maps=maps)
     target.prepare(loaded.blank(cube, at=times, memory=memory, **{k: options.get(k) for k in ("horizon", "members")}))
-    about = {"matched": matched, "static": static and identity(static), "model": model_digest(folder), **options}
-    fields = None if static is None else open_static(static)
-    job = Job(
-        key=f"cubecast-{secrets.token_hex(8)}",
-        model=folder,
-        digest=about["model"],
-        templates=archive.templates,
-        names=archive.names,
-        target=target,
-        units=None if cube is archive.cube else str(cube.attrs["units"]),
-        options={**options, "static": fields, "memory": memory},
-        matched=matched,
-    )
-    report = Report(target, archive, wanted=len(times) + len(failed), about={**about, "folder": str(folder)})
+    units = None if cube is archive.cube else str(cube.attrs["units"])
+    about = {"static": static, "matched": matched, "memory": memory, "units": units, "options": options}
+    job = Job(_key(), folder, model_digest(folder), archive.templates, archive.names, target, **about)
+    report = Report(target, archive, wanted=len(times) + len(failed), about={"folder": str(folder), **job.about})
     for reference, reason in failed:
         report.add(reference, FAILED, reason)
-    histories = _histories(archive, times, loaded.config.task.history, Fingerprints(about))
+    histories = _histories(archive, times, loaded.config.task.history, Fingerprints(job.about))
     with _connected(scheduler, workers, say) as client, _prepared(client, job):
         results = _results(client, job.key, histories)
         for reference, state, reason in follow(results, "forecasting", len(times), progress):
             report.add(reference, state, reason)
     return report.end()
+
+
+def _key() -> str:
+    return f"cubecast-{secrets.token_hex(8)}"
 
 
 @contextmanager

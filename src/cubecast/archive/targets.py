@@ -157,7 +157,8 @@ class Store(Target):
         """See `Target`."""
         import zarr
 
-        return int(zarr.open_array(self.path, path=FINGERPRINT, mode="r")[self._place(reference)]) == fingerprint
+        found: Any = zarr.open_array(self.path, path=FINGERPRINT, mode="r")[self._place(reference)]
+        return bool(found == fingerprint)
 
     def write(self, forecast: xr.Dataset, reference: Any, fingerprint: int) -> None:
         """See `Target`."""

@@ -14,12 +14,13 @@ import torch
 import xarray as xr
 from distributed import Worker, WorkerPlugin, get_worker
 
-from cubecast.archive.histories import History, assemble
+from cubecast.archive.histories import History, assemble, identity
 from cubecast.archive.targets import Target
 from cubecast.errors import InputError, one_line
 from cubecast.matching import match_distribution
 from cubecast.model_folder import MODEL
 from cubecast.nowcaster import Nowcaster
+from cubecast.sources import open_static
 from cubecast.tiling import parse_memory
 from cubecast.units import convert_units
 
@@ -36,8 +37,9 @@ class Job:
         templates, names: of `cubecast.archive.histories.Archive`.
         target: where forecasts go.
         units: that values are converted to; None: as they are.
-        options: of `Nowcaster.predict`.
+        static: file of static fields.
         matched: whether to match distributions.
+        memory, options: of `Nowcaster.predict`.
     """
 
     key: str
@@ -47,8 +49,16 @@ class Job:
     names: tuple[str, ...]
     target: Target
     units: str | None
-    options: Mapping[str, Any]
+    static: str | None
     matched: bool
+    memory: int | str | None
+    options: Mapping[str, Any]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What forecasts depend on besides their input: the model and the options."""
+        static = self.static and identity(self.static)
+        return {"model": self.digest, "units": self.units, "static": static, "matched": self.matched, **self.options}
 
 
 def model_digest(folder: Path) -> str:
@@ -73,6 +83,7 @@ class Forecaster(WorkerPlugin):
         self._settings = dask.config.set(scheduler="synchronous")
         self._turn = threading.Lock()
         self._model = Nowcaster.load(self.job.model)
+        self._static = None if self.job.static is None else open_static(self.job.static)
         if model_digest(self.job.model) != self.job.digest:
             raise InputError(f"model in {self.job.model}", found="another than when the run began")
 
@@ -90,10 +101,11 @@ class Forecaster(WorkerPlugin):
             return THERE
         cube = assemble(history, job.templates, job.names)
         cube = cube if job.units is None else convert_units(cube, job.units)
-        if 16 * cube.nbytes <= parse_memory(job.options["memory"]):
+        if 16 * cube.nbytes <= parse_memory(job.memory):
             cube = cube.load()
         with self._turn:
-            forecast = self._model.predict(cube, at=[reference], **job.options)
+            options = {**job.options, "static": self._static, "memory": job.memory}
+            forecast = self._model.predict(cube, at=[reference], **options)
             if job.matched:
                 forecast = match_distribution(forecast, cube)
             if forecast.chunks:  # in tiles, which are forecast as they are written

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import product
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -177,7 +177,8 @@ class EncoderForecaster(nn.Module):
         for layer, stride in zip(self.encoder, self.strides, strict=True):
             into += stride // 2 * scale  # the convolution that scales down
             scale *= stride
-            step = layer.cell.reach * scale
+            cell: Any = layer.cell
+            step = cell.reach * scale
             states.append((into + history * step, step))
             into += step
         widest = 0

@@ -84,7 +84,7 @@ class Lagrangian(nn.Module):
         # A forecaster without noise need not know of it.
         grown = self.forecaster(brought, horizon) if noise is None else self.forecaster(brought, horizon, noise)
         members, carried = len(grown) // len(frames), []
-        for lead, points in enumerate(paths.points(horizon, windows and windows.part)):
+        for lead, points in enumerate(paths.points(horizon, windows.part if windows else None)):
             at = within(points, paths.size, windows.here) if windows else points
             carried.append(_bring(grown[:, lead], at.repeat_interleave(members, dim=0)))
         return torch.stack(carried, dim=1)
@@ -96,7 +96,7 @@ class Lagrangian(nn.Module):
         masks = others[:, :, :inputs] > 0.5 if self.layout.masks else None
         here = windows.here.inside(windows.read) if windows else (slice(None), slice(None))
         carried, there = [values[:, -1:, :, *here]], [] if masks is None else [masks[:, -1:, :, *here]]
-        for back, points in enumerate(paths.points(past, windows and windows.here), start=1):
+        for back, points in enumerate(paths.points(past, windows.here if windows else None), start=1):
             one = slice(past - back, past - back + 1)
             at = within(points, paths.size, windows.read) if windows else points
             value, known = interpolate(values[:, one], at[:, None], observed=None if masks is None else masks[:, one])

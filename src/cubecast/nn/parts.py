@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ class Parts:
     def __init__(
         self, network: nn.Module, size: tuple[int, int], *, history: int, horizon: int, halo: int | None = None
     ) -> None:
-        inner = network.forecaster if isinstance(network, Lagrangian) else network
+        inner: Any = network.forecaster if isinstance(network, Lagrangian) else network
         if isinstance(inner, EncoderForecaster) and inner.grid is not None:
             raise UsageError(
                 "a forecast in parts",
