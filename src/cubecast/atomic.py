@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -65,6 +66,18 @@ def make_folder(folder: Path) -> None:
         raise output_error(folder, error) from None
 
 
+def remove_stale(folder: Path) -> list[str]:
+    """Remove the temporary files and folders in ``folder`` that processes of this machine left when they were killed.
+
+    Returns:
+        Their names.
+    """
+    stale = [path for path in folder.glob(f"{TEMPORARY}*") if not _is_running(path.name)]
+    for path in stale:
+        _remove(path)
+    return [path.name for path in stale]
+
+
 def _check_target(target: Path, replace_folder: bool) -> None:
     if not target.parent.is_dir():
         raise OutputError(f"cannot write {target}", found=f"no folder {target.parent}", remedy="make the folder first")
@@ -113,9 +126,25 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def _is_running(name: str) -> bool:
+    """Whether the process that a temporary name is of is alive, and another than this one."""
+    pid = name.removeprefix(TEMPORARY).partition("-")[0]
+    if not pid.isdigit() or int(pid) == os.getpid():
+        return False
+    if sys.platform == "win32":  # os.kill would end it
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def _remove(path: Path) -> None:
     """Remove a file or folder, if there. What is left of a writer's threads may still put files into a folder."""
-    if not path.is_dir():
+    if path.is_symlink() or not path.is_dir():
         with suppress(OSError):
             path.unlink(missing_ok=True)
         return

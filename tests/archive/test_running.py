@@ -39,7 +39,7 @@ def counts(report: dict[str, Any]) -> tuple[int, int, int]:
 
 
 def made(folder: Path) -> list[str]:
-    return sorted(p.name.removeprefix("nowcast_20200601T").removesuffix("00.nc") for p in folder.glob("*.nc"))
+    return sorted(p.name.removeprefix("nowcast_20200601T").removesuffix("00.nc") for p in folder.glob("nowcast_*.nc"))
 
 
 def test_each_time_with_a_history_has_the_forecast_that_predict_gives(run, archive, model, tmp_path) -> None:

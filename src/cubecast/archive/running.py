@@ -107,6 +107,8 @@ def run_archive(
         results = _results(client, job.key, histories)
         for reference, state, reason in follow(results, "forecasting", len(times), progress):
             report.add(reference, state, reason)
+    if scheduler is None:  # processes of other machines are not known here
+        target.clean()
     return report.end()
 
 

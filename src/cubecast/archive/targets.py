@@ -10,7 +10,7 @@ import netCDF4
 import numpy as np
 import xarray as xr
 
-from cubecast.atomic import atomic_path, make_folder
+from cubecast.atomic import atomic_path, make_folder, remove_stale
 from cubecast.channels import Array
 from cubecast.errors import InputError, OutputError, UsageError
 from cubecast.product import file_stem, forecast_dim, names
@@ -36,6 +36,10 @@ class Target(ABC):
         Raises:
             OutputError: it cannot be made, or is one of other forecasts.
         """
+
+    def clean(self) -> None:
+        """Remove what killed writers of this machine have left."""
+        remove_stale(self.path)
 
     @abstractmethod
     def name(self, reference: Any) -> str:
@@ -85,6 +89,11 @@ class Folder(Target):
     def prepare(self, blank: xr.Dataset) -> None:
         """See `Target`."""
         make_folder(self.path / "maps" if self.maps else self.path)
+
+    def clean(self) -> None:
+        """See `Target`."""
+        super().clean()
+        remove_stale(self.path / "maps")
 
     def name(self, reference: Any) -> str:
         """See `Target`."""

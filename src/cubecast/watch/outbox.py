@@ -15,7 +15,7 @@ from typing import IO, Any
 import netCDF4
 import numpy as np
 
-from cubecast.atomic import TEMPORARY, atomic_path, make_folder
+from cubecast.atomic import TEMPORARY, atomic_path, make_folder, remove_stale
 from cubecast.errors import OutputError
 from cubecast.product import file_stem
 from cubecast.sources.blocks import LOCK, READ_ERRORS
@@ -72,11 +72,7 @@ class Outbox:
 
     def clean(self) -> list[str]:
         """Remove what writers that were killed have left; the lock is held, so no watcher is writing now."""
-        found = [p for folder in (self.path, self.path / MAPS) for p in folder.glob(f"{TEMPORARY}*")]
-        stale = [p for p in found if not _is_running(p.name)]
-        for path in stale:
-            _remove(path)
-        return [p.name for p in stale]
+        return [*remove_stale(self.path), *remove_stale(self.path / MAPS)]
 
     def times(self) -> list[np.datetime64]:
         """The reference times of the forecasts that are there, sorted; a name is there only when its file is whole."""
@@ -182,22 +178,6 @@ def _remove(path: Path) -> None:
     else:
         with suppress(OSError):
             path.unlink(missing_ok=True)
-
-
-def _is_running(name: str) -> bool:
-    """Whether the process that a temporary name is of is alive, and another than this one."""
-    pid = name.removeprefix(TEMPORARY).partition("-")[0]
-    if not pid.isdigit() or int(pid) == os.getpid():
-        return False
-    if sys.platform == "win32":  # os.kill would end it
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _lock(file: IO[str]) -> bool:
