@@ -36,9 +36,9 @@ def model(radar, tmp_path_factory):
 def test_help_names_every_command_and_exit_code(capsys):
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    for word in ("info", "train", "forecast", "watch", "verify", "map", "demo", "Exit codes"):
+    for word in ("info", "train", "forecast", "products", "watch", "verify", "map", "demo", "Exit codes"):
         assert word in shown
-    for command in ("info", "train", "forecast", "watch", "verify", "map", "demo"):
+    for command in ("info", "train", "forecast", "products", "watch", "verify", "map", "demo"):
         assert main([command, "--help"]) == 0
         assert "--help" in capsys.readouterr().out
 

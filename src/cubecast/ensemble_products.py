@@ -37,7 +37,7 @@ def ensemble_mean(forecast: xr.Dataset) -> xr.Dataset:
     """
     found = {}
     for name, field, attrs, members in _ensembles(forecast):
-        told = {"cell_methods": _methods(attrs, "mean"), "ensemble_statistic": f"mean of {members}"}
+        told = {"ensemble_statistic": f"mean of {members}"}  # cell_methods may name only what is still a coordinate
         found[name] = field.mean(REALIZATION, skipna=False).assign_attrs(attrs | told)
     return xr.Dataset(found, attrs=forecast.attrs)
 
@@ -111,8 +111,6 @@ def ensemble_quantiles(forecast: xr.Dataset, quantiles: Sequence[float]) -> xr.D
                 "quantile": float(quantile),
                 "ensemble_statistic": f"{quantile:g} quantile of {members}",
             }
-            if quantile == 0.5:  # the only one that CF has a word for
-                told["cell_methods"] = _methods(attrs, "median")
             one = values.isel(quantile=number, drop=True)
             found[f"{name}_quantile_{_word(quantile)}"] = one.drop_attrs(deep=False).assign_attrs(attrs | told)
     return xr.Dataset(found, attrs=forecast.attrs)
@@ -153,11 +151,6 @@ def _ensembles(forecast: xr.Dataset) -> Iterator[tuple[str, xr.DataArray, dict[s
         count = field.sizes[REALIZATION]
         attrs = {str(k): v for k, v in field.attrs.items()} | {"source_variable": str(name)}
         yield str(name), field, attrs, f"{count} member" + "s" * (count > 1)
-
-
-def _methods(attrs: dict[str, Any], method: str) -> str:
-    """The CF cell methods of a statistic over the members, after those that were applied before it."""
-    return f"{attrs.get('cell_methods', '')} {REALIZATION}: {method}".strip()
 
 
 def _word(number: float) -> str:

@@ -8,7 +8,6 @@ and resumed from its checkpoint ends with the same bits as one that was not, on 
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 import logging
@@ -16,12 +15,9 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
 from cubecast.ahead import Waiting
@@ -32,6 +28,7 @@ from cubecast.errors import FailedError, InputError
 from cubecast.nn.members import draw_noise, forecast_members
 from cubecast.precision import choose_autocast
 from cubecast.ranks import Ranks
+from cubecast.training_log import progress_bar, tensorboard
 
 log = logging.getLogger(__name__)
 
@@ -93,32 +90,19 @@ def train(
         evaluate, loss=loss, batches=validation, device=device, members=config.members, autocast=autocast, ranks=ranks
     )
     model = ranks.parallel(run.network)
-    total = config.epochs * len(training)
-    start = time.monotonic()
+    step = functools.partial(_step, run, model, loss, config=config, autocast=autocast, ranks=ranks)
+    clock = functools.partial(_time_share, config, time.monotonic(), ranks)
     if run.epoch == 0 and validation is not None:
         run.best_loss = judge(run.average)
+    total = config.epochs * len(training)
     written = directory if ranks.first else None
-    with _bar(progress and ranks.first, total, run.step) as show, _tensorboard(config, written) as record:
-        while run.epoch < config.epochs and not _spent(run, config, _time_share(config, start, ranks)):
-            waiting, samples, summed = Waiting(training.epoch(run.epoch, device=device)), 0, 0.0
-            for batch in waiting:
-                spent = _time_share(config, start, ranks)
-                share = max(run.step / total, spent)
-                value, count = _step(run, model, loss, batch, config, share=share, autocast=autocast, ranks=ranks)
-                samples += count
-                summed += value * count
-                show(value, count)
-                if spent >= 1:
-                    break
-            run.epoch += 1
-            row = {
-                "epoch": run.epoch,
-                "training_loss": summed / samples,
-                "validation_loss": judge(run.average),
-                "learning_rate": run.optimizer.param_groups[0]["lr"],
-                "samples_per_second": samples / (time.monotonic() - waiting.start),
-                "waiting_share": waiting.share,
-            }
+    with progress_bar(progress and ranks.first, total, run.step) as show, tensorboard(config, written) as record:
+        while run.epoch < config.epochs and not _spent(run, config, clock()):
+            found = _train_epoch(
+                run, training.epoch(run.epoch, device=device), step, total=total, clock=clock, show=show
+            )
+            loss_now = {"training_loss": found.pop("training_loss"), "validation_loss": judge(run.average)}
+            row = {"epoch": run.epoch, **loss_now, **found}
             _judge(run, row, validated=validation is not None)
             record(row)
             if written is not None:
@@ -166,13 +150,41 @@ def evaluate(
     return summed / pixels
 
 
+def _train_epoch(
+    run: Run,
+    batches: Iterator[Batch],
+    step: Callable[..., tuple[float, int]],
+    *,
+    total: int,
+    clock: Callable[[], float],
+    show: Callable[[float, int], None],
+) -> dict[str, float]:
+    """Every batch once, or until the time is over: loss, learning rate and speed of the epoch."""
+    waiting, samples, summed = Waiting(batches), 0, 0.0
+    for batch in waiting:
+        spent = clock()
+        value, count = step(batch, share=max(run.step / total, spent))
+        samples += count
+        summed += value * count
+        show(value, count)
+        if spent >= 1:
+            break
+    run.epoch += 1
+    return {
+        "training_loss": summed / samples,
+        "learning_rate": run.optimizer.param_groups[0]["lr"],
+        "samples_per_second": samples / (time.monotonic() - waiting.start),
+        "waiting_share": waiting.share,
+    }
+
+
 def _step(
     run: Run,
     model: nn.Module,
     loss: nn.Module,
     batch: Batch,
-    config: TrainingConfig,
     *,
+    config: TrainingConfig,
     share: float,
     autocast: torch.dtype | None,
     ranks: Ranks,
@@ -259,42 +271,3 @@ def _spent(run: Run, config: TrainingConfig, share: float) -> bool:
 
 def _autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=dtype is not None)
-
-
-@contextlib.contextmanager
-def _bar(wanted: bool, total: int, done: int) -> Iterator[Callable[[float, int], None]]:
-    """A function to call after each batch with its loss and samples; shows a bar on a terminal's stderr."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4g}"),
-        TextColumn("{task.fields[rate]:.1f} samples/s"), TimeRemainingColumn(),
-    )  # fmt: skip
-    start, samples = time.monotonic(), 0
-    with Progress(*columns, console=console, disable=not (wanted and console.is_terminal)) as bar:
-        task = bar.add_task("training", total=total, completed=done, loss=math.nan, rate=0.0)
-
-        def show(value: float, count: int) -> None:
-            nonlocal samples
-            samples += count
-            bar.update(task, advance=1, loss=value, rate=samples / (time.monotonic() - start))
-
-        yield show
-
-
-@contextlib.contextmanager
-def _tensorboard(config: TrainingConfig, directory: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that records an epoch's row for TensorBoard, when that is wanted."""
-    if not config.tensorboard or directory is None:
-        yield lambda row: None
-        return
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise InputError("tensorboard is not installed", remedy="pip install 'cubecast[tensorboard]'") from None
-    with SummaryWriter(directory / "tensorboard") as writer:
-
-        def record(row: dict[str, Any]) -> None:
-            for name, value in row.items():
-                writer.add_scalar(name, value, int(row["epoch"]))
-
-        yield record

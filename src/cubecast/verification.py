@@ -6,7 +6,7 @@ import io
 import itertools
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -81,10 +81,7 @@ class Evaluation:
 
 
 def verify(cube: xr.DataArray, model: Nowcaster, **options: Any) -> pd.DataFrame:
-    """Scores of a model and its baselines by lead time: the table of `evaluate`, which says what the options are.
-
-    For example ``verify(cube, model, baselines=["persistence"], thresholds=[1, 5], bootstrap=1000)``.
-    """
+    """Scores of a model and its baselines by lead time: the table of `evaluate`, which says what the options are."""
     return evaluate(cube, model, **options).table
 
 
@@ -132,12 +129,9 @@ def evaluate(
         region: range of coordinate values kept by space dim, for example ``{"lat": (-60, 60)}``.
         never_below: leave out pixels with any observed value in ``cube`` below this (ice: -1.79 degC).
         static: the model's static fields on the cube's grid.
-        cache: folder that keeps the nowcasts of pysteps, so that the next verification finds them; None: under the
-            user's cache folder.
-        bootstrap: resamples of the cases for 95 % intervals, columns ``mse_low mse_high`` and so on; 0: none. A case
-            is a reference time with all its leads. Neighbours see nearly the same rain, so cases are drawn in blocks
-            as long as forecasts overlap: of ``horizon / every`` cases. `cubecast.scores.intervals` says what such an
-            interval does not know.
+        cache: folder that keeps the nowcasts of pysteps for the next time; None: under the user's cache folder.
+        bootstrap: resamples of the cases (reference times) for 95 % intervals, columns ``mse_low mse_high`` and so on;
+            0: none. Cases are drawn in blocks as long as forecasts overlap; see `cubecast.scores.intervals`.
         seed: of the bootstrap, and of the members.
 
     Returns:
@@ -145,8 +139,8 @@ def evaluate(
         and what a report needs besides.
 
     Raises:
-        UsageError: unknown baselines or regions, members of a model that has none, or pysteps is wanted and not
-        installed. InputError: no case to verify.
+        UsageError: unknown baselines or regions, members of a model that has none, pysteps is wanted and not there.
+        InputError: no case to verify.
     """
     check_cube(cube)
     steps = model.config.task.horizon if horizon is None else horizon
@@ -161,28 +155,41 @@ def evaluate(
         "region": select_region(cube, region or {}, never_below),
     }
     names = model.outputs if len(model.outputs) > 1 else (channel_names(cube)[0],)
-    parts: dict[str, list[Any]] = {name: [] for name in names}
-    size = max(1, CHUNK // (members or 1))
-    chunks = [reference[i : i + size] for i in range(0, len(reference), size)]
     own = partial(_predict, model, static=static, members=members, seed=seed)
     systems: dict[str, Callable[..., xr.Dataset]] = {MODEL: own, **chosen}
-    wettest = (-np.inf, reference[0])
-    for times in follow(chunks, "verifying", len(chunks), progress):
-        forecasts = _forecasts(systems, cube, times, steps, matched=matched)
-        for name in names:
-            part = verify_forecasts(forecasts, truth, variable=name, per_case=True, **options)
-            wettest = max(wettest, _wettest(part)) if name == names[0] else wettest
-            parts[name].append(part if bootstrap else over_cases(part))
-    sums = {name: join_cases(part) if bootstrap else pool(part) for name, part in parts.items()}
+    make = partial(_forecasts, systems, cube, horizon=steps, matched=matched)
+    size = max(1, CHUNK // (members or 1))
+    chunks = [reference[i : i + size] for i in range(0, len(reference), size)]
+    made = ((times, make(times)) for times in follow(chunks, "verifying", len(chunks), progress))
+    sums, wettest = _sums(made, truth, names, options, cases=bool(bootstrap))
     block = -(-steps // every)
     return Evaluation(
         table=_table(sums, bootstrap=bootstrap, block=block, seed=seed),
         scores={name: scores_from(total) for name, total in sums.items()},
-        example=_forecasts(systems, cube, [wettest[1]], steps, matched=matched),
+        example=make([wettest]),
         reference=reference,
         bootstrap=bootstrap,
         block=block,
     )
+
+
+def _sums(
+    made: Iterable[tuple[Any, dict[str, xr.Dataset]]],
+    truth: xr.DataArray,
+    names: Sequence[str],
+    options: Mapping[str, Any],
+    *,
+    cases: bool,
+) -> tuple[dict[str, Statistics], Any]:
+    """The sums of each variable over all forecasts, or of each case; and the reference time of the wettest one."""
+    parts: dict[str, list[Any]] = {name: [] for name in names}
+    wettest: list[tuple[float, Any]] = []
+    for times, forecasts in made:
+        for name in names:
+            part = verify_forecasts(forecasts, truth, variable=name, per_case=True, **options)
+            wettest += [(-np.inf, times[0]), _wettest(part)] if name == names[0] else []
+            parts[name].append(part if cases else over_cases(part))
+    return {name: join_cases(part) if cases else pool(part) for name, part in parts.items()}, max(wettest)[1]
 
 
 def _table(sums: Mapping[str, Statistics], **bootstrap: int) -> pd.DataFrame:

@@ -39,15 +39,19 @@ Cache = Annotated[
     typer.Option(metavar="FOLDER", help="Folder that keeps the nowcasts of pysteps. [~/.cache/cubecast/pysteps]"),
 ]
 
+NeverBelow = Annotated[
+    float | None, typer.Option(help="Leave out pixels ever observed below this; -1.79 keeps ice-free ocean (degC).")
+]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for scores.csv, scores.png and report.html.")
+]
+
 _SHOWN = r"variable|system|lead_time|lead_units|mse|rmse|bias|corr|crps|spread_error|csi_[^_]+|fss_[^_]+_[^_]+"
 
 
 def verify_command(
     files: Files,
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="FOLDER", help="Folder for scores.csv, scores.png and report.html."),
-    ],
+    output: Output,
     model: Model = DEFAULT,
     baselines: Baselines = "auto",
     members: Members = None,
@@ -60,9 +64,7 @@ def verify_command(
     windows: Windows = None,
     bootstrap: Bootstrap = 0,
     region: Region = None,
-    never_below: Annotated[
-        float | None, typer.Option(help="Leave out pixels ever observed below this; -1.79 keeps ice-free ocean (degC).")
-    ] = None,
+    never_below: NeverBelow = None,
     cache: Cache = None,
     variable: Variable = None,
     static: StaticFile = None,
