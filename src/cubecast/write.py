@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
@@ -59,7 +60,8 @@ def write_forecast(forecast: xr.Dataset, path: str | os.PathLike[str]) -> None:
         extra = sorted(str(n) for n in forecast.data_vars if n not in fields)
         raise InputError("not a forecast", found=f"variables {extra} without leads", remedy="make them coordinates")
     title = f"Forecast of {', '.join(map(str, fields))}"
-    _write(forecast, path, ones=(*names(dim)[:2], REALIZATION), title=title)
+    with dask.config.set(num_workers=2):  # one forecasts a tile, one writes another: more would only hold more memory
+        _write(forecast, path, ones=(*names(dim)[:2], REALIZATION), title=title)
 
 
 def create_store(blank: xr.Dataset, path: str | os.PathLike[str]) -> None:

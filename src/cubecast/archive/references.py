@@ -35,6 +35,8 @@ def choose_references(
                 index += reference_index(cube, [one], history=history, step=model.step)
             except InputError as error:
                 failed.append((one, str(error)))
+        if not index:
+            raise InputError("none of the reference times can be forecast after", found=failed[0][1])
         return cube[dim].values[sorted(set(index))], failed
     times = possible_references(cube, history=history)
     try:

@@ -100,7 +100,10 @@ class Forecaster(WorkerPlugin):
         if job.target.has(reference, fingerprint):
             return THERE
         cube = assemble(history, job.templates, job.names)
-        cube = cube if job.units is None else convert_units(cube, job.units)
+        if job.units is not None:
+            source = cube.encoding
+            cube = convert_units(cube, job.units)
+            cube.encoding = source
         if 16 * cube.nbytes <= parse_memory(job.memory):
             cube = cube.load()
         with self._turn:
