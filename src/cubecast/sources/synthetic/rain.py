@@ -1,0 +1,129 @@
+"""Rain with the statistics of radar rain, whose true motion is known."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyproj
+import scipy.special
+import xarray as xr
+
+from cubecast.errors import InputError, UsageError
+from cubecast.sources.synthetic.cascade import evolve
+from cubecast.sources.synthetic.domain import Domain
+from cubecast.sources.synthetic.event import KINDS, Event, draw_event
+from cubecast.sources.synthetic.flow import Eddy, Flow
+
+Array = npt.NDArray[Any]
+
+DRIZZLE = 0.1
+"""mm h-1: the weakest rain; everything below is dry."""
+HAIL = 150.0
+"""mm h-1: nothing is stronger, as radar services cut off what is hail."""
+
+
+def generate_rain(
+    *,
+    frames: int = 300,
+    size: tuple[int, int] = (128, 128),
+    step_minutes: float = 5.0,
+    grid_km: float = 1.0,
+    seed: int = 0,
+    kind: str | None = None,
+    wet_fraction: float | None = None,
+    life_time: float | None = None,
+    flow: Flow | None = None,
+) -> xr.DataArray:
+    for name, found, good, allowed in (
+        ("frames", frames, frames >= 1, "1 or more"),
+        ("size", size, len(size) == 2 and min(size) >= 8, "(ny, nx) of 8 or more each"),
+        ("step_minutes", step_minutes, step_minutes > 0, "above 0"),
+        ("grid_km", grid_km, grid_km > 0, "above 0"),
+        ("seed", seed, seed >= 0, "0 or more"),
+        ("kind", kind, kind is None or kind in KINDS, f"{' or '.join(KINDS)}, or None for either"),
+        ("wet_fraction", wet_fraction, wet_fraction is None or 0 < wet_fraction <= 1, "above 0, at most 1"),
+        ("life_time", life_time, life_time is None or life_time > 0, "above 0"),
+    ):
+        if not good:
+            raise UsageError(name, found=found, allowed=allowed)
+    domain = Domain.around(size, grid_km)
+    draws, noise = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
+    wishes = {"wet_fraction": wet_fraction, "life_time": life_time, "flow": flow}
+    event = draw_event(kind, domain.period, draws)
+    event = replace(event, **{name: wish for name, wish in wishes.items() if wish is not None})  # type: ignore[arg-type]
+    field = np.empty((frames, *size), np.float32)
+    evolution = evolve(domain, event.waves(domain), event.envelope(), event.flow, step_minutes * 60, noise)
+    for index in range(frames):
+        field[index] = next(evolution)
+    return _cube(_rain(field, event), domain, step_minutes, event, seed)
+
+
+def motion(cube: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    try:
+        saved = json.loads(cube.attrs["flow"])
+        start, period = np.datetime64(saved.pop("start"), "ns"), tuple(saved.pop("period"))
+        eddies = tuple(Eddy(**(eddy | {"waves": tuple(eddy["waves"])})) for eddy in saved.pop("eddies"))
+        flow = Flow(**saved, eddies=eddies)
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            "the motion is unknown", found="no attribute 'flow'", allowed="a cube of cubecast.generate_rain"
+        ) from None
+    seconds = (cube["time"].drop_attrs() - start) / np.timedelta64(1, "s")
+    time, y, x = xr.broadcast(seconds, cube["y"].drop_attrs(), cube["x"].drop_attrs())
+    v, u = flow.at(y.values, x.values, time.values, period=period)
+    units = {"units": "m s-1"}
+    return y.copy(data=u).rename("u").assign_attrs(units), y.copy(data=v).rename("v").assign_attrs(units)
+
+
+def _rain(field: Array, event: Event) -> Array:
+    """Rain rates: the strongest share of the Gaussian field is wet, and keeps its order."""
+    # Levels of the share of all pixels that are stronger, from all wet ones to about ten pixels.
+    least = min(10 / field.size, event.wet_fraction / 2)
+    stronger = event.wet_fraction * np.geomspace(1, least / event.wet_fraction, 60)
+    level = np.quantile(field, 1 - stronger)
+    lowest = scipy.special.ndtr((math.log(DRIZZLE / event.median)) / event.spread)
+    # Of wet pixels, those stronger in a log-normal distribution without what is below the weakest rain.
+    amount = math.log(event.median) - event.spread * scipy.special.ndtri((1 - lowest) * stronger / event.wet_fraction)
+    wet = field >= level[0]
+    value = field[wet]
+    # The few above the last level go on along the last line.
+    slope = (amount[-1] - amount[-8]) / (level[-1] - level[-8])
+    log = np.interp(value, level, amount) + slope * np.maximum(value - level[-1], 0)
+    rain = np.zeros_like(field)
+    rain[wet] = np.minimum(np.exp(log), HAIL)
+    return rain
+
+
+def _cube(rain: Array, domain: Domain, step_minutes: float, event: Event, seed: int) -> xr.DataArray:
+    """The cube of rain rates with its CF metadata."""
+    start, step = np.datetime64("2024-06-01", "ns"), np.timedelta64(round(step_minutes * 60e9), "ns")
+    crs = pyproj.CRS.from_dict({"proj": "aeqd", "lat_0": 52.0, "lon_0": 5.0, "datum": "WGS84"})
+    coords: dict[str, Any] = {
+        "time": ("time", start + np.arange(len(rain)) * step, {"standard_name": "time"}),
+        "crs": ((), np.int32(0), crs.to_cf()),
+    }
+    for axis, dim in enumerate("yx"):
+        values = domain.coordinate(axis, np.arange(domain.size[axis]))
+        coords[dim] = (
+            dim,
+            values,
+            {"standard_name": f"projection_{dim}_coordinate", "units": "m", "axis": dim.upper()},
+        )
+    numbers = asdict(event)
+    flow = numbers.pop("flow") | {"period": domain.period, "start": str(start)}
+    attrs = {
+        "standard_name": "rainfall_rate",
+        "long_name": "rain rate",
+        "units": "mm h-1",
+        "grid_mapping": "crs",
+        "cell_methods": "time: point",
+        "comment": f"synthetic rain of cubecast.generate_rain, seed {seed}",
+        "event": json.dumps(numbers),
+        "flow": json.dumps(flow),
+    }
+    return xr.DataArray(rain, dims=("time", "y", "x"), coords=coords, attrs=attrs, name="rainfall_rate")
