@@ -18,7 +18,7 @@ from cubecast.sources.synthetic.flow import Flow
 
 Array = npt.NDArray[Any]
 
-MEMORY = 0.2
+MEMORY = 0.08
 """Share of a wave's life time for which it goes on growing or decaying as it did."""
 STEEP = 2.5
 """How sharp the edge of an envelope is."""
@@ -56,7 +56,7 @@ def evolve(
     In coordinates that move along each coefficient g is a stationary AR(2) process, the same at any step: that of
     ``g'' + (1 / A + 1 / B) g' + g / (A B) = noise``, with the correlation
 
-        rho(t) = (A exp(-t / A) - B exp(-t / B)) / (A - B),   A + B = life time,   B = 0.2 life time
+        rho(t) = (A exp(-t / A) - B exp(-t / B)) / (A - B),   A + B = life time,   B = 0.08 life time
 
     which is the difference of two AR(1) processes with the same noise. The field is carried along the flow semi-
     Lagrangian: the place of the air of each pixel at the last renewal is followed, and interpolated there by cubic

@@ -61,7 +61,9 @@ class Event:
         ky, kx = domain.wave_numbers()
         angle = math.radians(self.axis)
         along, across = ky * math.cos(angle) + kx * math.sin(angle), ky * math.sin(angle) - kx * math.cos(angle)
-        squared = along**2 * self.stretch + across**2 / self.stretch
+        # Fronts are long, the showers in them round.
+        stretch = self.stretch ** (1 / (1 + np.hypot(ky, kx) * BREAK_KM))
+        squared = along**2 * stretch + across**2 / stretch
         large, small = self.slopes
         power = (squared + self.outer_km**-2) ** (-large / 2) * (1 + squared * BREAK_KM**2) ** ((large - small) / 2)
         wavelength = 1 / np.sqrt(ky**2 + kx**2 + self.outer_km**-2)
@@ -73,37 +75,41 @@ class Event:
 CLIMATE: dict[str, dict[str, Range]] = {
     "stratiform": {
         "wet_fraction": (0.2, 0.8),
-        "median": (0.4, 1.5),
+        "median": (0.4, 1.6),
         "spread": (0.65, 1.05),
-        "large": (2.2, 3.0),
-        "small": (3.0, 4.0),
-        "outer_km": (150, 400),
-        "life_time": (120, 300),
-        "life_exponent": (0.8, 1.2),
-        "stretch": (1.0, 2.5),
-        "depth": (1, 4),
-        "cover": (0.8, 1.6),
-        "smallest_km": (60, 150),
-        "speed": (5, 27),
+        "large": (1.2, 2.4),
+        "small": (3.2, 4.8),
+        "outer_km": (120, 400),
+        "life_time": (110, 320),
+        "life_exponent": (0.65, 1.05),
+        "stretch": (1, 4),
+        "depth": (1.5, 4),
+        "cover": (0.7, 1.2),
+        "smallest_km": (80, 200),
+        "speed": (4, 28),
+        "vorticity": (3e-5, 1.4e-4),
+        "divergence": (1e-5, 5e-5),
     },
     "convective": {
         "wet_fraction": (0.04, 0.3),
         "median": (0.25, 2.5),
-        "spread": (0.95, 1.6),
-        "large": (1.0, 2.5),
-        "small": (3.0, 4.0),
-        "outer_km": (50, 250),
-        "life_time": (80, 200),
-        "life_exponent": (0.8, 1.2),
-        "stretch": (1.0, 2.0),
-        "depth": (0, 3),
-        "cover": (1, 3),
+        "spread": (0.9, 1.5),
+        "large": (0.6, 2.4),
+        "small": (2.8, 4.8),
+        "outer_km": (30, 250),
+        "life_time": (120, 400),
+        "life_exponent": (0.75, 1.2),
+        "stretch": (1, 2.5),
+        "depth": (0.3, 4),
+        "cover": (1, 4),
         "smallest_km": (40, 150),
         "speed": (3, 22),
+        "vorticity": (3e-5, 1.4e-4),
+        "divergence": (1e-5, 5e-5),
     },
 }
 KINDS = tuple(CLIMATE)
-_RATIOS = {"smallest_km", "cover", "median", "outer_km", "life_time", "stretch", "vorticity", "divergence"}
+_RATIOS = {"smallest_km", "cover", "median", "outer_km", "life_time", "stretch", "depth", "vorticity", "divergence"}
 
 
 def draw_event(kind: str | None, period: tuple[float, float], rng: np.random.Generator) -> Event:
@@ -115,6 +121,6 @@ def draw_event(kind: str | None, period: tuple[float, float], rng: np.random.Gen
     for name, (low, high) in ranges.items():
         share = float(rng.random())
         value[name] = low * (high / low) ** share if name in _RATIOS else low + (high - low) * share
-    flow = draw_flow(rng, period, speed=value.pop("speed"), vorticity=7e-5, divergence=3e-5)
+    flow = draw_flow(rng, period, **{name: value.pop(name) for name in ("speed", "vorticity", "divergence")})
     slopes = (value.pop("large"), value.pop("small"))
     return Event(slopes=slopes, axis=float(rng.uniform(0, 180)), flow=flow, **value)

@@ -31,6 +31,10 @@ class Eddy:
     """Radians per second by which the phase grows."""
     divergent: bool = False
 
+    def __post_init__(self) -> None:
+        if self.waves == (0, 0):
+            raise UsageError("waves of an eddy", found=self.waves, allowed="whole numbers, not both 0")
+
 
 @dataclass(frozen=True, slots=True)
 class Flow:
@@ -85,11 +89,11 @@ def draw_flow(
     """
     direction, veer = float(rng.uniform(0, 360)), float(rng.normal(0, 6))
     heading = (math.cos(math.radians(direction)), math.sin(math.radians(direction)))
-    choice = _wave_vectors(period)
+    choice, share = _wave_vectors(period)
     eddies = []
     for number in range(10):
         divergent = number >= 6
-        waves = choice[int(rng.integers(len(choice)))]
+        waves = choice[int(rng.choice(len(choice), p=share))]
         k = [2 * math.pi * n / length for n, length in zip(waves, period, strict=True)]
         strength = divergence * math.sqrt(2 / 4) if divergent else vorticity * math.sqrt(2 / 6)
         drift = -float(rng.uniform(0, 1)) * speed * (k[0] * heading[0] + k[1] * heading[1])
@@ -98,10 +102,14 @@ def draw_flow(
     return Flow(speed, direction, veer=veer, eddies=tuple(eddies))
 
 
-def _wave_vectors(period: tuple[float, float]) -> list[tuple[int, int]]:
-    """Of all waves that fit a domain those within the range, one of each pair of opposites; else the longest."""
+def _wave_vectors(period: tuple[float, float]) -> tuple[list[tuple[int, int]], Array]:
+    """Waves that fit a domain and are in the range, one of each pair of opposites, and their probabilities.
+
+    Octaves of wavelength are about as likely. A domain smaller than the range has its longest waves.
+    """
     most = [max(1, int(length / SHORTEST_KM / 1e3)) for length in period]
     every = [(m, n) for m in range(most[0] + 1) for n in range(-most[1], most[1] + 1) if (m, n) > (0, 0)]
     wavelength = {w: 1 / math.hypot(w[0] / period[0], w[1] / period[1]) / 1e3 for w in every}
-    within = [w for w in every if SHORTEST_KM <= wavelength[w] <= LONGEST_KM]
-    return within or [(0, 1), (1, 0)]
+    within = [w for w in every if SHORTEST_KM <= wavelength[w] <= LONGEST_KM] or [(0, 1), (1, 0)]
+    weight = np.array([wavelength[w] ** 2 for w in within])
+    return within, weight / weight.sum()
