@@ -1,4 +1,4 @@
-"""What rain is like: how much is wet and how strong, how power is spread over scales, how long scales live, how it moves.
+"""What rain is like: how much is wet and how strong, its power by scale, how long each scale lives, how it moves.
 
 The same numbers of observed and of generated rain say how alike they are.
 """
@@ -59,7 +59,7 @@ def rain_statistics(cube: xr.DataArray, *, cases: int = 8, progress: Progress | 
         - ``correlation (scale, lead)``: of the extrapolated and the observed a, each minus its own wider surroundings
           (a band of wavelengths around ``scale`` km); ``lifetime (scale)``: minutes until it is 1/e, on the line
           through its last two leads where it is not yet;
-        - ``growth``: standard deviation over tiles of ln(observed / extrapolated mean rain), 30 minutes ahead;
+        - ``growth``: root mean square over tiles of ln(observed / extrapolated mean rain), 30 minutes ahead;
         - ``speed``: mean of the estimated motion where it rains, m s-1; ``vorticity``, ``divergence``: root mean
           squares of what is resolved there, s-1; ``veering``: root mean square of the change of motion in 30 minutes,
           m s-1.
@@ -140,8 +140,8 @@ def _spectrum(rates: xr.DataArray, side: float) -> dict[str, Any]:
 
 
 def _slope(power: xr.DataArray) -> float:
-    """b of P ~ k^-b; NaN where the grid is too coarse or too small for it."""
-    if power.size < 3:
+    """b of P ~ k^-b; NaN where the grid is too coarse or too small for it, or all is dry."""
+    if power.size < 3 or not (power > 0).all():
         return float("nan")
     return float(np.polyfit(np.log(power["wavelength"]), np.log(power), 1)[0])
 
@@ -200,15 +200,15 @@ class _Evolution:
         return {
             "correlation": xr.DataArray(correlation, coords, ("scale", "lead")),
             "lifetime": ("scale", [_lifetime(leads, c) for c in correlation]),
-            "growth": float(growth.std()) if growth.size else float("nan"),
+            "growth": float(np.sqrt((growth**2).mean())) if growth.size else float("nan"),
         } | {name: float(mean) ** power for name, power, mean in named}
 
 
 def _bands(fields: Array, there: Array, side: float) -> Iterator[tuple[int, Array]]:
     """Known pixels of fields (n, y, x) in each band that the grid holds: (number of the band, (n, pixels)).
 
-    A band is what is left between Gaussian means of the known pixels, one of twice the width of the other; it lets waves
-    of about 6.54 widths through.
+    A band is what is left between Gaussian means of the known pixels, one of twice the width of the other: most of it
+    are waves of about 6.54 widths.
     """
     chosen = [i for i, length in enumerate(WAVELENGTHS) if 4 * side <= length <= min(there.shape) * side / 2]
     shape = [scipy.fft.next_fast_len(n + n // 4, real=True) for n in there.shape]
@@ -226,7 +226,7 @@ def _bands(fields: Array, there: Array, side: float) -> Iterator[tuple[int, Arra
 
 def _lifetime(leads: Array, correlation: Array) -> float:
     """Minutes until a correlation is 1/e, its logarithm linear between leads and after the last; 1 at lead 0."""
-    if not np.isfinite(correlation).all() or correlation[0] <= 0:
+    if not np.isfinite(correlation).all():
         return float("nan")
     time, fall = np.append(0.0, leads), -np.log(np.clip(np.append(1.0, correlation), 1e-3, 1.0))
     after = int(np.argmax(fall >= 1)) if (fall >= 1).any() else len(fall) - 1

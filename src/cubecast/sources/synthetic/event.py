@@ -54,9 +54,10 @@ class Event:
         return Envelope(self.depth, min(self.cover * self.wet_fraction, 0.99), self.smallest_km)
 
     def waves(self, domain: Domain) -> Waves:
-        """``amplitude^2 = (k^2 + k_outer^2)^(-b1 / 2) (1 + (k / k_break)^2)^((b1 - b2) / 2)``, k as seen along the axes.
+        """``amplitude^2 = (k^2 + k_outer^2)^(-b1 / 2) (1 + (k / k_break)^2)^((b1 - b2) / 2)``.
 
-        The life time is that of the wavelength, however stretched, and of the outermost one beyond.
+        k is measured in a plane stretched across the axis, less so for shorter waves. The life time is that of the true
+        wavelength, and of the outermost one beyond.
         """
         ky, kx = domain.wave_numbers()
         angle = math.radians(self.axis)
@@ -71,19 +72,19 @@ class Event:
         return Waves(np.sqrt(power), life)
 
 
-# Lowest and highest values of what is drawn; the first two pairs of rates on a logarithmic scale, as ratios matter.
+# Lowest and highest values of what is drawn: evenly between them, or between their logarithms where ratios matter.
 CLIMATE: dict[str, dict[str, Range]] = {
     "stratiform": {
         "wet_fraction": (0.2, 0.8),
-        "median": (0.4, 1.6),
+        "median": (0.3, 1.6),
         "spread": (0.65, 1.05),
         "large": (1.2, 2.4),
         "small": (3.2, 4.8),
         "outer_km": (120, 400),
-        "life_time": (110, 320),
+        "life_time": (90, 250),
         "life_exponent": (0.65, 1.05),
         "stretch": (1, 4),
-        "depth": (1.5, 4),
+        "depth": (2, 5),
         "cover": (0.7, 1.2),
         "smallest_km": (80, 200),
         "speed": (4, 28),
@@ -92,16 +93,16 @@ CLIMATE: dict[str, dict[str, Range]] = {
     },
     "convective": {
         "wet_fraction": (0.04, 0.3),
-        "median": (0.25, 2.5),
+        "median": (0.12, 2.5),
         "spread": (0.9, 1.5),
         "large": (0.6, 2.4),
         "small": (2.8, 4.8),
         "outer_km": (30, 250),
-        "life_time": (120, 400),
+        "life_time": (90, 360),
         "life_exponent": (0.75, 1.2),
         "stretch": (1, 2.5),
-        "depth": (0.3, 4),
-        "cover": (1, 4),
+        "depth": (1, 5),
+        "cover": (1, 3),
         "smallest_km": (40, 150),
         "speed": (3, 22),
         "vorticity": (3e-5, 1.4e-4),

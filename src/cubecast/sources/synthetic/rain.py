@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 DRIZZLE = 0.1
 """mm h-1: the weakest rain; everything below is dry."""
 HAIL = 100.0
-"""mm h-1: radar services cut off what is hail, and rates come close to it more slowly than a log-normal distribution."""
+"""mm h-1: radar services cut off what is hail; rates come close to it more slowly than the log-normal ones."""
 
 
 def generate_rain(
@@ -61,10 +61,10 @@ def generate_rain(
         seed: the same seed gives the same rain, on every machine to rounding.
         kind: ``stratiform``: wide areas of light and moderate rain; ``convective``: showers and storms, alone or in
             groups; None: the seed decides.
-        wet_fraction: share of pixels with 0.1 mm h-1 or more, over all frames; None: drawn, 0.2 to 0.8 in stratiform and
-            0.04 to 0.3 in convective rain.
+        wet_fraction: share of pixels with 0.1 mm h-1 or more, over all frames; None: drawn, 0.2 to 0.8 in stratiform
+            and 0.04 to 0.3 in convective rain.
         life_time: minutes in which waves of 64 km of the Gaussian field lose about 1 - 1/e of their correlation, seen
-            from within; None: drawn, 110 to 400. Rain lives half to three quarters as long.
+            from within; None: drawn, 90 to 360. Rain lives half to three quarters as long.
         flow: the motion; None: drawn, 3 to 28 m s-1. `motion` gives it on the grid.
 
     Returns:
@@ -128,13 +128,13 @@ def motion(cube: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
 
 def _rain(field: Array, event: Event) -> Array:
     """Rain rates: the strongest share of the Gaussian field is wet, and keeps its order."""
-    # Levels of the share of all pixels that are stronger, from all wet ones to about ten pixels.
-    least = min(10 / field.size, event.wet_fraction / 2)
-    stronger = event.wet_fraction * np.geomspace(1, least / event.wet_fraction, 60)
-    level = np.quantile(field, 1 - stronger)
+    # Levels by the share of wet pixels that are stronger, from all of them to about ten pixels, closer to both ends.
+    least = min(10 / (field.size * event.wet_fraction), 0.25)
+    stronger = np.concatenate([[1], 1 - np.geomspace(1e-4, 0.5, 40), np.geomspace(0.5, least, 40)[1:]])
+    level = np.quantile(field, 1 - event.wet_fraction * stronger)
     lowest = scipy.special.ndtr((math.log(DRIZZLE / event.median)) / event.spread)
     # Of wet pixels, those stronger in a log-normal distribution without what is below the weakest rain.
-    amount = math.log(event.median) - event.spread * scipy.special.ndtri((1 - lowest) * stronger / event.wet_fraction)
+    amount = math.log(event.median) - event.spread * scipy.special.ndtri((1 - lowest) * stronger)
     wet = field >= level[0]
     value = field[wet]
     # The few above the last level go on along the last line.
