@@ -101,7 +101,7 @@ CLIMATE: dict[str, dict[str, Range]] = {
         "life_time": (90, 360),
         "life_exponent": (0.75, 1.2),
         "stretch": (1, 2.5),
-        "depth": (1, 5),
+        "depth": (0.4, 5),
         "cover": (1, 3),
         "smallest_km": (40, 150),
         "speed": (3, 22),
