@@ -92,7 +92,7 @@ def test_dry_rain_has_no_strength():
 # What the docstring of generate_rain states.
 STATED = {
     "slope_large": (0.5, 3.8), "slope_small": (1.8, 4.0), "speed": (2.0, 32.0), "vorticity": (1e-5, 2e-4),
-    "divergence": (1e-5, 2.5e-4), "growth": (0.1, 2.0), "life_16km": (10, 120), "life_64km": (40, 600),
+    "divergence": (1e-5, 2.5e-4), "growth": (0.1, 2.0), "life_16km": (10, 120), "life_64km": (25, 600),
 }  # fmt: skip
 
 

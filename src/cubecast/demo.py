@@ -75,7 +75,13 @@ def run_demo(folder: str | Path, *, minutes: float, seed: int, progress: Progres
 def demo_rain(seed: int) -> xr.DataArray:
     """Widespread rain at a moderate speed, of which an hour ahead most is still in the field, whatever the seed."""
     return generate_rain(
-        frames=FRAMES, size=SIZE, grid_km=2.0, seed=seed, kind="stratiform", wet_fraction=0.35, flow=Flow(10.0, turn=0.3)
+        frames=FRAMES,
+        size=SIZE,
+        grid_km=2.0,
+        seed=seed,
+        kind="stratiform",
+        wet_fraction=0.35,
+        flow=Flow(10.0, turn=0.3),
     )
 
 

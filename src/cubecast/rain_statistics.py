@@ -67,12 +67,14 @@ def rain_statistics(cube: xr.DataArray, *, cases: int = 8, progress: Progress | 
     Raises:
         InputError: a grid whose cells have no known size, or fewer frames in a row than a case needs.
     """
-    side = cell_km(cube)
-    if side is None:
-        raise InputError("statistics of rain", found="cells of unknown size", allowed="a grid in m, km or degrees")
-    dim = sequence_dim(cube)
+    side, dim = _side(cube), sequence_dim(cube)
     rates = convert_units(cube, "mm h-1").transpose(dim, ...).load()
-    found = _amounts(rates, side) | _spectrum(rates, side)
+    power = rain_spectrum(rates)
+    length = power["wavelength"]
+    slopes = {
+        "slope_large": _slope(power.where((length > BREAK_KM) & (length < LONGEST_KM), drop=True)),
+        "slope_small": _slope(power.where((length > 4 * side) & (length <= BREAK_KM), drop=True)),
+    }
     minutes = float(cube_step(cube).size) / 60
     horizon = max(2, round(MINUTES / minutes))
     starts = window_starts(cube, HISTORY + horizon)
@@ -84,7 +86,17 @@ def rain_statistics(cube: xr.DataArray, *, cases: int = 8, progress: Progress | 
     evolution = _Evolution(side, minutes, horizon)
     for start in follow(chosen.tolist(), "rain statistics", len(chosen), progress):
         evolution.add(rates.isel({dim: slice(start, start + HISTORY + horizon)}))
-    return xr.Dataset(found | evolution.result(), attrs={"cell_km": side, "step_minutes": minutes})
+    found = _amounts(rates, side) | {"power": power} | slopes | evolution.result()
+    return xr.Dataset(found, attrs={"cell_km": side, "step_minutes": minutes})
+
+
+def rain_spectrum(cube: xr.DataArray) -> xr.DataArray:
+    """The ``power`` of `rain_statistics` alone: the mean of sixteen frames at most, evenly spread."""
+    rates = convert_units(cube, "mm h-1").transpose(sequence_dim(cube), ...)
+    some = rates[:: max(1, len(rates) // 16)].values
+    known = xr.DataArray(np.isfinite(some), dims=("reference", "y", "x")).expand_dims("lead", 1)
+    field = known.copy(data=np.nan_to_num(_log(some), nan=0.0)[:, None].astype(float))
+    return spectrum_sums(field, field, known, cell=_side(cube))["power_observed"].mean(("reference", "lead"))
 
 
 def summary(statistics: xr.Dataset) -> dict[str, float]:
@@ -96,6 +108,14 @@ def summary(statistics: xr.Dataset) -> dict[str, float]:
     single = ("dry_tiles", "wet_tiles", "mean", "slope_large", "slope_small", "growth", "speed", "vorticity")
     row |= {name: float(statistics[name]) for name in (*single, "divergence", "veering")}
     return row
+
+
+def _side(cube: xr.DataArray) -> float:
+    """Side of a cell in km."""
+    side = cell_km(cube)
+    if side is None:
+        raise InputError("statistics of rain", found="cells of unknown size", allowed="a grid in m, km or degrees")
+    return side
 
 
 def _log(rates: Array) -> Array:
@@ -125,18 +145,6 @@ def _amounts(rates: xr.DataArray, side: float) -> dict[str, Any]:
         "mean": float(strength.mean()),
         "quantiles": xr.DataArray(np.quantile(strength, QUANTILES), {"quantile": list(QUANTILES)}, ("quantile",)),
     }
-
-
-def _spectrum(rates: xr.DataArray, side: float) -> dict[str, Any]:
-    """The mean power spectrum of log(rain), and its slopes; of sixteen frames at most, the spectrum is a mean."""
-    some = rates.values[:: max(1, len(rates) // 16)]
-    known = xr.DataArray(np.isfinite(some), dims=("reference", "y", "x")).expand_dims("lead", 1)
-    field = known.copy(data=np.nan_to_num(_log(some), nan=0.0)[:, None].astype(float))
-    power = spectrum_sums(field, field, known, cell=side)["power_observed"].mean(("reference", "lead"))
-    length = power["wavelength"]
-    large = power.where((length > BREAK_KM) & (length < LONGEST_KM), drop=True)
-    small = power.where((length > 4 * side) & (length <= BREAK_KM), drop=True)
-    return {"power": power, "slope_large": _slope(large), "slope_small": _slope(small)}
 
 
 def _slope(power: xr.DataArray) -> float:

@@ -23,6 +23,8 @@ Range = tuple[float, float]
 class Event:
     """The numbers of one event."""
 
+    kind: str
+    """``stratiform`` or ``convective``."""
     wet_fraction: float
     """Share of pixels, of all frames, with 0.1 mm h-1 or more."""
     median: float
@@ -93,8 +95,8 @@ CLIMATE: dict[str, dict[str, Range]] = {
     },
     "convective": {
         "wet_fraction": (0.04, 0.3),
-        "median": (0.12, 2.5),
-        "spread": (0.9, 1.5),
+        "median": (0.12, 3),
+        "spread": (0.9, 1.6),
         "large": (0.6, 2.4),
         "small": (2.8, 4.8),
         "outer_km": (30, 250),
@@ -117,11 +119,10 @@ def draw_event(kind: str | None, period: tuple[float, float], rng: np.random.Gen
     """An event of a kind, or of either, as likely."""
     drawn = rng.integers(len(KINDS))
     kind = KINDS[int(drawn)] if kind is None else kind
-    ranges = CLIMATE[kind]
     value = {}
-    for name, (low, high) in ranges.items():
+    for name, (low, high) in CLIMATE[kind].items():
         share = float(rng.random())
         value[name] = low * (high / low) ** share if name in _RATIOS else low + (high - low) * share
     flow = draw_flow(rng, period, **{name: value.pop(name) for name in ("speed", "vorticity", "divergence")})
     slopes = (value.pop("large"), value.pop("small"))
-    return Event(slopes=slopes, axis=float(rng.uniform(0, 180)), flow=flow, **value)
+    return Event(kind, slopes=slopes, axis=float(rng.uniform(0, 180)), flow=flow, **value)
