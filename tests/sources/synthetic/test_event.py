@@ -11,8 +11,8 @@ from cubecast.sources.synthetic.flow import Flow
 
 PERIOD = (400e3, 400e3)
 PLAIN = Event(
-    kind="stratiform", wet_fraction=0.3, median=1.0, spread=1.0, slopes=(2.0, 4.0), outer_km=300.0, life_time=100.0, life_exponent=0.9,
-    stretch=1.0, axis=0.0, depth=1.0, cover=1.5, smallest_km=100.0, flow=Flow(),
+    kind="stratiform", wet_fraction=0.3, median=1.0, spread=1.0, slopes=(2.0, 4.0), outer_km=300.0, life_time=100.0,
+    life_exponent=0.9, stretch=1.0, axis=0.0, depth=1.0, cover=1.5, smallest_km=100.0, flow=Flow(),
 )  # fmt: skip
 
 
