@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def evolve(
 ) -> Iterator[Array]:
     """The field on the cube's part of the domain, float32, every ``seconds``, without end.
 
-    In coordinates that move along each coefficient g is a stationary AR(2) process, the same at any step: that of
+    In coordinates that move along, each coefficient g is a stationary AR(2) process in continuous time, that of
     ``g'' + (1 / A + 1 / B) g' + g / (A B) = noise``, with the correlation
 
         rho(t) = (A exp(-t / A) - B exp(-t / B)) / (A - B),   A + B = life time,   B = 0.08 life time
@@ -65,11 +66,11 @@ def evolve(
     process, carrier, shape = _Process(waves, seconds), _Carrier(domain, flow), _Shape(domain, waves, envelope)
     every = max(1, round(RENEWAL / seconds))
     states = process.start(rng)
-    for number in range(1 << 62):
+    for number in itertools.count(1):
         yield carrier.bring(shape.of(states[0] - states[1]), whole=False)
         carrier.move(seconds)
         states = process.step(states, rng)
-        if (number + 1) % every == 0:
+        if number % every == 0:
             states = np.stack([scipy.fft.rfft2(carrier.bring(state, whole=True)) for state in states])
             carrier.renew()
 
@@ -142,7 +143,7 @@ class _Carrier:
         nodes = [int(np.clip(round(n * domain.grid_km / NODE_KM), 8, max(8, n // 2))) for n in domain.shape]
         self._spacing = np.array([n / m for n, m in zip(domain.shape, nodes, strict=True)])[:, None, None]
         self._nodes = np.stack(np.meshgrid(*(np.arange(m, dtype=float) for m in nodes), indexing="ij"))
-        self._whole = [_splines(n, m) for n, m in zip(domain.shape, nodes, strict=True)]
+        self._splines = [_splines(n, m) for n, m in zip(domain.shape, nodes, strict=True)]
         self._spectral = _spline_response(domain.shape)
         self.renew()
 
@@ -166,7 +167,7 @@ class _Carrier:
         """The field of these coefficients where it is now: on the cube's part of the domain, or the whole of it."""
         field = scipy.fft.irfft2(coefficients / self._spectral, s=self._domain.shape)
         ny, nx = self._domain.shape if whole else self._domain.size
-        rows, columns = self._whole[0][:ny], self._whole[1][:nx]
+        rows, columns = self._splines[0][:ny], self._splines[1][:nx]
         at = np.stack([np.arange(ny)[:, None] + np.zeros(nx), np.arange(nx) + np.zeros((ny, 1))])
         at -= rows @ self._displacement @ columns.T
         return np.asarray(

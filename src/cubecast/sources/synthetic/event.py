@@ -119,7 +119,7 @@ def draw_event(kind: str | None, period: tuple[float, float], rng: np.random.Gen
     """An event of a kind, or of either, as likely."""
     drawn = rng.integers(len(KINDS))
     kind = KINDS[int(drawn)] if kind is None else kind
-    value = {}
+    value: dict[str, float] = {}
     for name, (low, high) in CLIMATE[kind].items():
         share = float(rng.random())
         value[name] = low * (high / low) ** share if name in _RATIOS else low + (high - low) * share
