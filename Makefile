@@ -26,6 +26,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	@echo 'installing packages into .venv: a few minutes'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,tensorboard]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pysteps]' \
+		|| echo 'pysteps could not be built (it wants a C compiler): its tests will be skipped'
 	@touch $@
 
 demo: $(INSTALLED)
@@ -66,7 +68,7 @@ constraints:
 	rm -rf build/constraints
 	$(PYTHON) -m venv build/constraints
 	build/constraints/bin/python -m pip install --quiet --disable-pip-version-check \
-		-e '.[test,radar,bench,docs,tensorboard]' torch==$(TORCH)
+		-e '.[test,radar,bench,docs,tensorboard,pysteps]' torch==$(TORCH)
 	{ sed -n '/^#/p' constraints.txt; build/constraints/bin/python -m pip freeze --exclude-editable \
 		| sed -e '/^#/d' -e 's/+[a-z0-9.]*$$//'; } > build/constraints.txt
 	mv build/constraints.txt constraints.txt

@@ -20,9 +20,10 @@ from matplotlib.figure import Figure
 from timing import machine, rounds, write
 
 import cubecast
-from cubecast.config import PRESETS, ModelConfig
+from cubecast.config import ModelConfig
 from cubecast.maps import save_figure
 from cubecast.nn import build_network
+from cubecast.presets import PRESETS
 
 USUAL = {"side": 128, "hidden": 32, "frames": 6}
 SIZES = {"side": [32, 64, 128, 256], "hidden": [8, 16, 32, 64, 128], "frames": [3, 6, 12, 24]}

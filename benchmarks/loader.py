@@ -183,7 +183,7 @@ def waiting(path: Path) -> None:
         history=HISTORY, horizon=HORIZON, crop=CROP, stride=4, crops_per_window=2, hidden_channels=[8, 8], epochs=3,
         flips=True,
     )  # fmt: skip
-    model.fit(cubecast.open_cube(path, end="2024-01-01T20:00"))
+    model.fit(cubecast.open_cube(path))
     print(json.dumps([{k: r[k] for k in ("waiting_share", "samples_per_second")} for r in model.log]))
 
 

@@ -14,12 +14,13 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PARTS = {
     "train_step": "Training step, inference and memory",
+    "nowcasts": "Nowcasts",
     "growth": "Growth",
     "maps": "Maps",
     "loader": "Loader",
     "shuffle": "Shuffling",
 }
-ON_DEVICE = ("train_step", "growth")
+ON_DEVICE = ("train_step", "nowcasts", "growth")
 PLOTS = ("growth", "shuffle")
 
 

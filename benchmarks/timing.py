@@ -64,7 +64,7 @@ def machine(device: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", *(_shown(word) for word in sys.argv)]),
     }
 
 
@@ -74,6 +74,13 @@ def write(path: Path | None, results: Mapping[str, Any], rows: list[list[str]]) 
     print("\n".join(f"| {' | '.join(row)} |" for row in table))
     if path is not None:
         path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def _shown(word: str) -> str:
+    """A word of the command line, as one would type it in the repository."""
+    path = Path(word)
+    root = Path(__file__).parents[1]
+    return str(path.relative_to(root)) if path.is_relative_to(root) else path.name if path.is_absolute() else word
 
 
 def _lines(path: str) -> list[str]:

@@ -63,12 +63,13 @@ def main(
     tests: Annotated[int, typer.Option(min=1, help="Test sequences.")] = 2000,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training sequences.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and order.")] = 0,
+    precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: bf16 where hardware has it.")] = "auto",
 ) -> None:
     """Train and test the recipe; print errors per frame."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         made = cubes(digits, sequences=sequences, tests=tests)
-        config = cubecast.Config.preset("moving_mnist", epochs=epochs, seed=seed)
+        config = cubecast.Config.preset("moving_mnist", epochs=epochs, seed=seed, precision=precision)
         model = cubecast.Nowcaster(config)
         model.fit(made["training"], validation=made["validation"], directory=output / "model", progress=True)
         model.save(output / "model")

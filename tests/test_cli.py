@@ -36,9 +36,9 @@ def model(radar, tmp_path_factory):
 def test_help_names_every_command_and_exit_code(capsys):
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    for word in ("info", "train", "forecast", "watch", "verify", "map", "demo", "Exit codes"):
+    for word in ("info", "train", "forecast", "products", "watch", "verify", "map", "demo", "Exit codes"):
         assert word in shown
-    for command in ("info", "train", "forecast", "watch", "verify", "map", "demo"):
+    for command in ("info", "train", "forecast", "products", "watch", "verify", "map", "demo"):
         assert main([command, "--help"]) == 0
         assert "--help" in capsys.readouterr().out
 
@@ -89,12 +89,12 @@ def test_forecast_writes_one_file_with_all_reference_times(radar, model, tmp_pat
 def test_a_forecast_in_bf16_is_near_the_one_in_fp32(radar, model, tmp_path, capsys):
     """Near: within 2 % of the rate and 0.1 mm/h; bfloat16 has 8 bits, and the scaling of rain is logarithmic."""
     fields = {}
-    for precision in ("", "fp32", "bf16"):
+    for precision in ("", "auto", "fp32", "bf16"):
         out = tmp_path / f"nowcast{precision}.nc"
         command = ["forecast", str(radar), "--model", str(model), "-o", str(out), "--horizon", "6"]
         assert main(command + (["--precision", precision] if precision else [])) == 0
         fields[precision] = read_forecast(out)["rainfall_rate"].values
-    np.testing.assert_array_equal(fields[""], fields["fp32"])
+    np.testing.assert_array_equal(fields[""], fields["auto"])
     assert np.abs(fields["bf16"] - fields["fp32"]).max() > 1e-4
     np.testing.assert_allclose(fields["bf16"], fields["fp32"], rtol=0.02, atol=0.1)
 
@@ -116,6 +116,21 @@ def test_verify_prints_a_table_and_writes_csv_and_plot(radar, model, tmp_path, c
     command = ["verify", str(radar), "--model", str(model), "-o", str(out), "--baselines", "extrapolation"]
     assert main([*command, "--every", "20"]) == 0
     assert set(pd.read_csv(out / "scores.csv")["system"]) == {"model", "extrapolation"}
+
+
+def test_verify_without_pysteps_says_what_to_install(radar, model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    command = ["verify", str(radar), "--model", str(model), "-o", str(tmp_path), "--cache", str(tmp_path / "cache")]
+    assert main([*command, "--baselines", "sprog"]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert "scikit-image; pip install 'cubecast[pysteps]'" in line
+
+
+def test_a_forecast_for_pysteps_has_its_names(radar, model, tmp_path):
+    path = tmp_path / "n.nc"
+    assert main(["forecast", str(radar), "--model", str(model), "-o", str(path), "--for-pysteps"]) == 0
+    assert list(read_forecast(path).data_vars) == ["precip_intensity"]
 
 
 def test_verify_with_intervals(radar, model, tmp_path):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cubecast.config import LossConfig
 from cubecast.errors import UsageError
-from cubecast.losses import BalancedLoss, HuberLoss, MAELoss, MSELoss, build_loss
+from cubecast.losses import BalancedLoss, CRPSLoss, HuberLoss, MAELoss, MSELoss, build_loss
 
 KINDS = ["mse", "mae", "huber", "balanced"]
 SHAPE = (2, 3, 1, 4, 5)
@@ -128,3 +128,68 @@ def test_wrong_thresholds_and_weights_are_refused() -> None:
         BalancedLoss(thresholds=[2.0], weights=[1.0, 2.0, 3.0])
     with pytest.raises(UsageError, match="none negative"):
         BalancedLoss(thresholds=[2.0], weights=[1.0, -2.0])
+
+
+def members_of(count: int, side: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    prediction = torch.randn(2 * count, 3, 1, side, side, dtype=torch.float64, generator=generator).requires_grad_()
+    target = torch.randn(2, 3, 1, side, side, dtype=torch.float64, generator=generator)
+    return prediction, target, torch.rand(target.shape, generator=generator) > 0.1
+
+
+def crps(members: np.ndarray, truth: float, alpha: float = 0.95) -> float:
+    """Almost fair CRPS of one point, from the equation."""
+    count = len(members)
+    pairs = np.abs(members[:, None] - members).sum()
+    return float(np.abs(members - truth).mean() - (1 - (1 - alpha) / count) * pairs / (2 * count * (count - 1)))
+
+
+def bent(values: np.ndarray) -> np.ndarray:
+    """Slopes 1, 2, 5 below, between and above 0.2 and 0.5."""
+    return np.where(values < 0.2, values, np.where(values < 0.5, 0.2 + 2 * (values - 0.2), 0.8 + 5 * (values - 0.5)))
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_crps_is_that_of_the_equation_at_pixels_and_areas(count: int) -> None:
+    prediction, target, mask = members_of(count)
+    loss = CRPSLoss(thresholds=[0.2, 0.5], weights=[1.0, 2.0, 5.0])
+    each = []
+    for side in (1, 2, 4):
+        values = prediction.detach().numpy().reshape(2, count, 3, 4 // side, side, 4 // side, side).mean(axis=(4, 6))
+        truth = target.numpy().reshape(2, 3, 4 // side, side, 4 // side, side).mean(axis=(3, 5))
+        whole = mask.numpy().reshape(2, 3, 4 // side, side, 4 // side, side).all(axis=(3, 5))
+        found = [crps(bent(values[b, :, t, y, x]), bent(truth[b, t, y, x])) for b, t, y, x in np.argwhere(whole)]
+        each.append(np.mean(found) if found else 0.0)
+    assert loss(prediction, target.masked_fill(~mask, float("nan")), mask).item() == pytest.approx(np.mean(each))
+
+
+def test_crps_gradients_are_those_of_finite_differences() -> None:
+    prediction, target, mask = members_of(3)
+    loss = CRPSLoss(thresholds=[0.2], weights=[1.0, 2.0])
+    assert torch.autograd.gradcheck(lambda p: loss(p, target, mask), [prediction])
+
+
+@pytest.mark.parametrize(("thresholds", "weights"), [([], [1.0]), ([0.5], [1.0, 4.0])])
+def test_crps_is_proper_the_true_spread_is_the_best(thresholds: list[float], weights: list[float]) -> None:
+    """Pairs of members from N(0, s) against observations from N(0, 1): the mean loss is lowest near s = 1."""
+    generator = torch.Generator().manual_seed(2)
+    truth = torch.randn(4000, 1, 1, 7, 7, generator=generator)
+    noise = torch.randn(8000, 1, 1, 7, 7, generator=generator)
+    loss = CRPSLoss(thresholds=thresholds, weights=weights)
+    loss.SIDES = (1,)
+    seen = torch.ones_like(truth, dtype=torch.bool)
+    spread = [0.0, 0.6, 0.8, 1.0, 1.25, 1.6]
+    found = [loss(s * noise, truth, seen).item() for s in spread]
+    assert spread[int(np.argmin(found))] in (0.8, 1.0, 1.25)
+    assert found[0] > min(found) + 0.1
+
+
+def test_crps_refuses_what_is_no_ensemble() -> None:
+    prediction, target, mask = members_of(2)
+    loss = CRPSLoss(thresholds=[], weights=[1.0])
+    for wrong in (prediction[:2], prediction[:3]):
+        with pytest.raises(UsageError, match="2 or more of each"):
+            loss(wrong, target, mask)
+    with pytest.raises(UsageError, match="positive"):
+        CRPSLoss(thresholds=[1.0], weights=[1.0, 0.0])
+    assert isinstance(build_loss(LossConfig(kind="crps"), [0.2, 0.5, 1.0, 1.5]), CRPSLoss)

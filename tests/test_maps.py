@@ -266,12 +266,14 @@ def test_systems_stand_below_the_observations_in_the_same_colours() -> None:
     heavier = persistence(cube, at=0)
     heavier["rainfall_rate"] = (heavier["rainfall_rate"] + 1.5).assign_attrs(cube.attrs)
     figure = plot_systems({"persistence": persistence(cube, at=0), "a_b": heavier}, cube, leads=[1, 2])
-    assert titles(figure)[:2] == ["+10 min, 2017-05-09 12:10 UTC\nObserved", "+15 min, 2017-05-09 12:15 UTC\nObserved"]
+    assert titles(figure)[:2] == ["Observed, +10 min\n2017-05-09 12:10 UTC", "Observed, +15 min\n2017-05-09 12:15 UTC"]
     assert titles(figure)[2:6] == ["persistence", "persistence", "a b", "a b"]
     x, y = float(cube.x[5]), float(cube.y[20])
     assert [colour_at(figure, x, y, axes=i) for i in (0, 2, 4)] == [rgb(DRY), rgb(DRY), rgb(RAIN_COLOURS[3])]
     members = xr.concat([heavier, persistence(cube, at=0)], "realization")
     assert titles(plot_systems({"e": members}, cube, leads=[1], coastline="none"))[1] == "e, mean of members"
+    many = plot_systems({f"system {i}": heavier for i in range(6)}, cube, leads=[0, 1, 2], coastline="none")
+    assert overlaps(many) == []
     with pytest.raises(UsageError, match="no map: found no forecast"):
         plot_systems({}, cube)
 

@@ -217,6 +217,76 @@ def test_point_series_with_stations_and_depth():
     assert list(deep["valid_depth"].values[0]) == [2800.5, 2801.0]
 
 
+@pytest.fixture(scope="module")
+def ensemble(rain):
+    settings = {"loss": {"kind": "crps", "thresholds": [1.0], "weights": [1.0, 2.0]}, "model": {"noise_channels": 2}}
+    config = cubecast.Config.build(settings, **SMALL | {"epochs": 6, "learning_rate": 0.02})
+    return Nowcaster(config).fit(rain(40))
+
+
+def test_members_differ_and_belong_to_seed_and_reference_time(ensemble, rain):
+    cube = rain(20)
+    at = cube.time.values[[9, 17]]
+    forecast = ensemble.predict(cube, at=at, members=10, seed=3)
+    field = forecast["rainfall_rate"]
+    assert field.dims == ("forecast_reference_time", "realization", "lead_time", "y", "x")
+    assert (field.std("realization").mean(("lead_time", "y", "x")) > 1e-3).all()
+    xr.testing.assert_equal(
+        forecast.isel(forecast_reference_time=[1]), ensemble.predict(cube, at=at[1:], members=10, seed=3)
+    )
+    other = ensemble.predict(cube, at=at, members=10, seed=4)["rainfall_rate"]
+    assert not (field == other).all()
+    noise = field - field.mean("realization")
+    assert abs(float(xr.corr(noise[0], noise[1]))) < 0.9
+
+
+def test_one_forecast_of_an_ensemble_is_the_mean_of_24_members(ensemble, rain):
+    cube = rain(20)
+    mean = ensemble.predict(cube)["rainfall_rate"]
+    members = ensemble.predict(cube, members=24)["rainfall_rate"]
+    xr.testing.assert_allclose(mean, members.mean("realization"), rtol=1e-4, atol=1e-5)
+
+
+def test_an_ensemble_is_saved_and_loaded(ensemble, rain, tmp_path):
+    loaded = Nowcaster.load(ensemble.save(tmp_path / "model"))
+    xr.testing.assert_identical(loaded.predict(rain(20), members=2), ensemble.predict(rain(20), members=2))
+
+
+def test_members_of_a_model_without_noise_are_refused(model, ensemble, rain):
+    with pytest.raises(UsageError, match="0 noise channels"):
+        model.predict(rain(20), members=3)
+    with pytest.raises(UsageError, match="members"):
+        ensemble.predict(rain(20), members=0)
+    for wrong in ({"noise_channels": 2}, {"kind": "crps"}):
+        with pytest.raises(UsageError, match="go together"):
+            Nowcaster(cubecast.Config.build({"loss": {"kind": wrong.pop("kind", "mse")}}, **wrong))
+
+
+def test_training_starts_from_a_model(model, rain):
+    """One step with a learning rate of almost nothing leaves the weights and scalings where they were."""
+    settings = SMALL | {"learning_rate": 1e-12, "crops_per_window": 1}
+    other = rain(40) * 3
+    other.attrs = rain(2).attrs
+    tuned = Nowcaster(**settings).fit(other, start=model)
+    for name, value in model.network.state_dict().items():
+        torch.testing.assert_close(tuned.network.state_dict()[name], value, atol=1e-6, rtol=0)
+    xr.testing.assert_allclose(tuned.predict(rain(20)), model.predict(rain(20)), atol=1e-3)
+    assert len(tuned._about["trained_on"]) == 2
+    moved = Nowcaster(**SMALL | {"learning_rate": 0.01}).fit(other, start=model)
+    assert not torch.equal(moved.network.head.weight, model.network.head.weight)
+
+
+def test_a_start_that_does_not_fit_is_refused(model, rain):
+    with pytest.raises(UsageError, match=r"hidden_channels=\[4\]; allowed: hidden_channels=\[8\]"):
+        Nowcaster(**SMALL | {"hidden_channels": [4]}).fit(rain(40), start=model)
+    degrees = rain(40).assign_attrs(units="degC", standard_name="air_temperature")
+    with pytest.raises(ModelMismatchError, match="degC"):
+        Nowcaster(**SMALL).fit(degrees, start=model)
+    slow = rain(80)[::2]
+    with pytest.raises(ModelMismatchError, match="step"):
+        Nowcaster(**SMALL).fit(slow, start=model)
+
+
 def test_the_accessor_is_the_same_api(model, rain):
     cube = rain(12)
     xr.testing.assert_identical(cube.nowcast.predict(model, horizon=1), model.predict(cube, horizon=1))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cubecast.errors import UsageError
-from cubecast.precision import choose_autocast, choose_forecast_autocast, has_bf16
+from cubecast.precision import choose_autocast, has_bf16
 
 CPU, CUDA, BF16 = torch.device("cpu"), torch.device("cuda"), torch.bfloat16
 
@@ -27,22 +27,13 @@ def test_auto_is_bf16_where_the_hardware_has_it(hardware):
         assert choose_autocast("bf16", device) is BF16
 
 
-def test_forecasts_are_fp32_on_a_cpu_unless_asked_otherwise(hardware, caplog):
-    assert choose_forecast_autocast(None, "bf16", CPU) is None
-    assert choose_forecast_autocast(None, "bf16", CUDA) is BF16
-    assert choose_forecast_autocast(None, "fp32", CUDA) is None
-    assert choose_forecast_autocast("fp32", "bf16", CUDA) is None
-    assert choose_forecast_autocast("auto", "fp32", CPU) is (BF16 if hardware else None)
-    assert caplog.records == []
-
-
 def test_bf16_without_hardware_for_it_works_and_says_so(hardware, caplog):
     with caplog.at_level(logging.WARNING):
-        assert choose_forecast_autocast("bf16", "fp32", CPU) is BF16
+        assert choose_autocast("bf16", CPU) is BF16
     assert ["may be slower" in r.message for r in caplog.records] == ([] if hardware else [True])
 
 
 @pytest.mark.parametrize("device", [CPU, CUDA], ids=str)
 def test_other_precisions_are_refused(device):
     with pytest.raises(UsageError, match="precision: found 'fp16'; allowed: auto, fp32, bf16"):
-        choose_forecast_autocast("fp16", "auto", device)
+        choose_autocast("fp16", device)

@@ -15,6 +15,7 @@ from cubecast.checkpoint import CHECKPOINT, LOG
 from cubecast.config import TrainingConfig
 from cubecast.errors import FailedError, InputError
 from cubecast.nowcaster import Nowcaster
+from cubecast.ranks import Ranks
 
 SMALL = {"history": 3, "horizon": 2, "hidden_channels": [8], "patch": 4, "crop": 16, "epochs": 4, "average": 0.5}
 
@@ -117,7 +118,7 @@ def validation_of(model, cube):
     from cubecast.losses import build_loss
     from cubecast.preparation import prepare
 
-    data = prepare([cube], [], [], config=model.config)
+    data = prepare([cube], [], [], config=model.config, ranks=Ranks())
     return build_loss(model.config.loss, []), data.validation
 
 

@@ -17,9 +17,10 @@ import pytest
 import xarray as xr
 
 from cubecast.cube import cube_step
+from cubecast.ensemble_products import ensemble_mean, ensemble_probabilities, ensemble_quantiles
 from cubecast.errors import InputError, OutputError, UsageError
 from cubecast.product import build_forecast
-from cubecast.write import atomic_path, read_forecast, write_cube, write_forecast
+from cubecast.write import atomic_path, name_for_pysteps, read_forecast, write_cube, write_forecast
 
 NS = "datetime64[ns]"
 ADDED = {"title", "source", "history", "Conventions"}
@@ -98,6 +99,11 @@ def forecast(cube: xr.DataArray, *, members: int = 0, leads: int = 2) -> xr.Data
     )
 
 
+def products(ensemble: xr.Dataset) -> xr.Dataset:
+    parts = [ensemble_mean(ensemble), ensemble_probabilities(ensemble, [0.1, 1]), ensemble_quantiles(ensemble, [0.5])]
+    return parts[0].assign({n: v for part in parts for n, v in part.data_vars.items()})
+
+
 def complaints(path: Path) -> list[str]:
     """Everything the IOOS compliance checker has against ``path`` as CF-1.11."""
     with warnings.catch_warnings():
@@ -121,6 +127,7 @@ CF_CASES = {
     "utm": lambda: forecast(grid("EPSG:32633", units="m")),
     "only WKT": lambda: forecast(only_wkt(grid("EPSG:3413", units="m"))),
     "ensemble": lambda: forecast(grid("EPSG:3035"), members=3),
+    "products": lambda: products(forecast(grid("EPSG:3035"), members=3)),
     "sst": lambda: forecast(sst()),
     "stations": lambda: forecast(series(np.array([3, 4, 5]))),
     "names": lambda: forecast(series(np.array(["De Bilt", "Uccle", "Århus"]))),
@@ -163,6 +170,38 @@ def test_what_is_read_is_what_was_written(case: str, suffix: str, tmp_path: Path
             del given[name].attrs[key]
         assert given[name].dtype == back[name].dtype
     xr.testing.assert_identical(given.drop_attrs(deep=False), back.drop_attrs(deep=False))
+
+
+@pytest.mark.parametrize("crs", [STEREO, ALBERS, "latlon"])
+def test_under_the_names_of_pysteps_it_is_still_cf_and_a_forecast(crs: str, tmp_path: Path) -> None:
+    cube = grid(STEREO if crs == "latlon" else crs, unit="m s-1", units="m")
+    if crs == "latlon":
+        lat = ("lat", np.linspace(50, 51, 6), {"units": "degrees_north"})
+        lon = ("lon", np.linspace(5, 6, 7), {"units": "degrees_east"})
+        attrs = {k: v for k, v in cube.attrs.items() if k != "grid_mapping"}
+        cube = cube.drop_vars(["x", "y", "proj"]).rename(y="lat", x="lon").assign_coords(lat=lat, lon=lon)
+        cube = cube.assign_attrs({**attrs, "grid_mapping": "none"})
+    given = forecast(cube, members=3).isel(forecast_reference_time=[1])
+    write_forecast(name_for_pysteps(given), tmp_path / "f.nc")
+    assert complaints(tmp_path / "f.nc") == []
+    back = read_forecast(tmp_path / "f.nc")
+    rows = slice(None, None, -1) if crs == "latlon" else slice(None)
+    rain = back["precip_intensity"]
+    np.testing.assert_allclose(rain, 3.6e6 * given["rainfall_rate"].values[..., rows, :], rtol=1e-6)
+    assert rain.dims == ("forecast_reference_time", "realization", "lead_time", "y", "x")
+    assert rain["y"][0] > rain["y"][-1]
+    assert ("polar_stereographic" in back.coords) == (crs == STEREO)
+    np.testing.assert_array_equal(back["time"], given["valid_time"][0])
+    with netCDF4.Dataset(tmp_path / "f.nc") as file:
+        assert file["time"].units == "seconds since 2020-10-31 00:10:00"
+        assert file["time"][:].tolist() == [300, 600]
+
+
+def test_what_the_importer_of_pysteps_cannot_hold_is_refused() -> None:
+    one = forecast(grid(STEREO))
+    for wrong in (one, forecast(sst()).isel(forecast_reference_time=[0]), forecast(series(np.arange(3)))):
+        with pytest.raises(InputError, match=r"a forecast for pysteps: .*allowed: one variable, of rain, after one"):
+            name_for_pysteps(wrong)
 
 
 def test_mercator_states_one_scale(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,11 +13,17 @@ import yaml
 from rich.console import Console
 from rich.progress import track
 
-from cubecast.errors import OutputError, UsageError
+from cubecast.cube import CHANNEL, channel_units, cube_step
+from cubecast.errors import ModelMismatchError, OutputError, UsageError
+from cubecast.shipped import CELLS_KM, SHIPPED
+from cubecast.units import convert_units
 
 if TYPE_CHECKING:
     import xarray as xr
 
+    from cubecast.nowcaster import Nowcaster
+
+log = logging.getLogger(__name__)
 err = Console(stderr=True, highlight=False)
 
 Files = Annotated[
@@ -31,7 +38,17 @@ Start = Annotated[str | None, typer.Option(metavar="TIME", help="Use data from t
 End = Annotated[
     str | None, typer.Option(metavar="TIME", help="Use data up to this time, included, for example 2016-12.")
 ]
-Model = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder that 'cubecast train' wrote.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        metavar="FOLDER|NAME", help="Folder that 'cubecast train' wrote, or the name of a model shipped here."
+    ),
+]
+Members = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Members of an ensemble, of a model that has them. [one forecast: the mean]"),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the members.")]
 StaticFile = Annotated[
     str | None,
     typer.Option("--static", metavar="FILE", help="netCDF file of static fields on the same grid (height, land mask)."),
@@ -40,15 +57,21 @@ Precision = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="fp32, bf16, or auto: bf16 where the hardware multiplies it. [training: auto, or as the preset says; "
-        "forecasts: fp32 on a CPU, as trained on CUDA]",
+        help="fp32, bf16, or auto: bf16 where the hardware multiplies it. [as configured: auto, small networks fp32]",
     ),
 ]
 Matched = Annotated[
     bool,
     typer.Option("--matched", help="Give forecasts the distribution of the last observed frame: against blur."),
 ]
-Baselines = Annotated[str, typer.Option(metavar="NAMES", help="Comma-separated, or 'auto': all that fit the data.")]
+Baselines = Annotated[
+    str,
+    typer.Option(
+        metavar="NAMES",
+        help="Comma-separated: persistence, extrapolation, climatology, ..., and sprog, steps, linda, which pysteps "
+        "makes; or 'auto': those that fit the data and cost nothing.",
+    ),
+]
 Thresholds = Annotated[
     str | None,
     typer.Option(metavar="NUMBERS", help="For POD, FAR, CSI and FSS, comma-separated. [rain: 0.1,1,5 mm/h; else none]"),
@@ -92,6 +115,42 @@ def open_one(files: list[str], variable: list[str] | None) -> xr.DataArray:
     from cubecast.sources import open_cube
 
     return open_cube(sole(files), variable=sole(variable), progress=bar)
+
+
+def load_model(model: str) -> Nowcaster:
+    from cubecast.nowcaster import Nowcaster
+
+    return Nowcaster.load(model)
+
+
+def fit_shipped(cube: xr.DataArray, model: Nowcaster, name: str) -> xr.DataArray:
+    """``cube`` as the model of this name takes it: for a shipped one rain in mm h-1, whatever its units; else as it is.
+
+    Raises:
+        ModelMismatchError: it is not what a shipped model is for.
+    """
+    if name not in SHIPPED:
+        return cube
+    from cubecast.extrapolation import is_rain_field
+    from cubecast.forecast import check_step
+    from cubecast.scores.spatial import cell_km
+
+    step, km = cube_step(cube), cell_km(cube)
+    rain = convert_units(cube, "mm h-1") if CHANNEL not in cube.dims and is_rain_field(cube) else cube
+    try:
+        model.check(rain)
+        check_step(rain, step, model.step)
+    except (ModelMismatchError, UsageError):
+        found = ", ".join(f"{variable} in {unit}" for variable, unit in channel_units(cube).items())
+        raise ModelMismatchError(
+            f"the model {name} does not fit",
+            found=f"{found}, dims {cube.dims}, step {step}",
+            allowed=SHIPPED[name],
+            remedy="train a model on such data: cubecast train FILES -o FOLDER",
+        ) from None
+    if km is not None and not CELLS_KM[0] <= km <= CELLS_KM[1]:
+        log.warning("cells of %.3g km: the model %s is for %s", km, name, SHIPPED[name])
+    return rain
 
 
 def open_static_fields(path: str | None, cubes: list[xr.DataArray], one: bool = False) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cubecast.shapes import Forecast, Frames, Mask
+from cubecast.shapes import Frames, Mask, Target
 
 Array = npt.NDArray[Any]
 
@@ -21,7 +21,7 @@ class Batch:
 
     inputs: Frames
     """(batch, history, channel, y, x) without NaN"""
-    targets: Forecast
+    targets: Target
     """(batch, horizon, output, y, x), 0 where missing"""
     observed: Mask
     """(batch, horizon, output, y, x), True where a target was observed"""

@@ -195,7 +195,7 @@ class Channels:
 
 
 def preset_for(cube: xr.DataArray) -> str:
-    """The preset (`cubecast.config.PRESETS`) that suits a cube: by its space dims and its own scaling."""
+    """The preset (`cubecast.presets.PRESETS`) that suits a cube: by its space dims and its own scaling."""
     if len(space_dims(cube)) < 2:
         return "series"
     first = select_channel(cube, channel_names(cube)[0])

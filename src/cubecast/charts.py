@@ -26,8 +26,8 @@ from cubecast.units import labelled, printed
 
 STRONG = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 """Colours of models, from Okabe & Ito (https://jfly.uni-koeln.de/color/): told apart by colour-blind readers."""
-GREYS = ("#333333", "#6b6b6b", "#8c8c8c", "#a6a6a6")
-DASHES = ((5, 2), (1, 1.5), (7, 2, 1, 2), (3, 1.5))
+GREYS = ("#333333", "#6b6b6b", "#8c8c8c", "#a6a6a6", "#4f4f4f")
+DASHES = ((5, 2), (1, 1.5), (7, 2, 1, 2), (3, 1.5), (9, 2, 1, 2, 1, 2))
 MARKERS = ("s", "^", "D", "v", "P", "X")
 _PANELS = 24
 _TRAJECTORIES = 12
@@ -166,7 +166,7 @@ def line_styles(systems: Sequence[str], models: Sequence[str]) -> dict[str, dict
     for i, system in enumerate(strong):
         styles[system] = {"color": STRONG[i % 4], "lw": 2.6, "marker": "o", "ms": 5, "zorder": 4}
     for i, system in enumerate(grey):
-        look = {"color": GREYS[i % 4], "dashes": DASHES[i % 4], "marker": MARKERS[i % 6]}
+        look = {"color": GREYS[i % 5], "dashes": DASHES[i % 5], "marker": MARKERS[i % 6]}
         styles[system] = {**look, "lw": 1.7, "ms": 4.5, "zorder": 3}
     return styles
 

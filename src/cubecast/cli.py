@@ -4,44 +4,38 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.logging import RichHandler
 
 from cubecast.arguments import (
-    Baselines,
-    Bootstrap,
     End,
     Files,
     Matched,
+    Members,
     Model,
     Precision,
-    Region,
+    Seed,
     Start,
     StaticFile,
-    Thresholds,
     Variable,
-    Windows,
     bar,
-    check_folder,
-    check_new_folder,
     err,
+    fit_shipped,
+    load_model,
     open_all,
     open_one,
     open_static_fields,
-    read_numbers,
-    read_range,
-    read_settings,
     read_time,
 )
 from cubecast.errors import UsageError
+from cubecast.products_command import products_command
+from cubecast.shipped import DEFAULT
+from cubecast.train_command import train_command
+from cubecast.verify_command import print_scores, verify_command
 from cubecast.watch_command import watch_command
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 app = typer.Typer(
     name="cubecast",
@@ -92,63 +86,16 @@ def info(
             typer.echo(f"{name:<{width}}  {value}")
 
 
-@app.command(name="train")
-def train_command(
-    files: Files,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the trained model.")],
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="YAML file with settings, as in config.yaml of a model.")
-    ] = None,
-    preset: Annotated[
-        str, typer.Option(metavar="NAME", help="Defaults for: auto, rain, sst, series, moving_mnist.")
-    ] = "auto",
-    history: Annotated[int | None, typer.Option(min=1, help="Frames the model sees.")] = None,
-    horizon: Annotated[int | None, typer.Option(min=1, help="Frames it is trained to forecast.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Most passes over the training windows.")] = None,
-    max_minutes: Annotated[float | None, typer.Option(help="Stop after this time and keep the best.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights, crops and order.")] = None,
-    precision: Precision = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Any setting of config.yaml, e.g. hidden_channels=[64,64]."),
-    ] = None,
-    validation: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILE", help="Files to validate on; repeat. [the end of each cube's time axis]"),
-    ] = None,
-    variable: Variable = None,
-    start: Start = None,
-    end: End = None,
-    static: StaticFile = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the output folder.")] = False,
-) -> None:
-    """Train a model on one or more cubes and write it to a folder."""
-    from cubecast.channels import preset_for
-    from cubecast.config import Config
-    from cubecast.nowcaster import Nowcaster
-
-    cubes = open_all(files, variable, start, end)
-    single: dict[str, Any] = {"history": history, "horizon": horizon, "epochs": epochs, "max_minutes": max_minutes}
-    single |= {"seed": seed, "precision": precision}
-    overrides = {k: v for k, v in single.items() if v is not None} | read_settings(set_ or [])
-    kind = preset_for(cubes[0]) if preset == "auto" else preset
-    model = Nowcaster(Config.read(config, kind, **overrides) if config else Config.preset(kind, **overrides))
-    check_new_folder(output, resume)
-    checked = open_all(validation, variable, None, None) if validation else None
-    fields = open_static_fields(static, cubes + (checked or []))
-    model.fit(cubes, validation=checked, static=fields, directory=output, resume=resume, progress=bar)
-    model.save(output)
-    best = min(model.log, key=lambda row: row["validation_loss"])
-    typer.echo(f"{output}: lowest validation loss {best['validation_loss']:.4g} after epoch {best['epoch']:.0f}")
+app.command(name="train")(train_command)
 
 
 @app.command()
 def forecast(
     files: Files,
-    model: Model,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="Forecast file to write: .nc or .zarr.")
     ],
+    model: Model = DEFAULT,
     at: Annotated[
         list[str] | None,
         typer.Option(metavar="TIME", help="Time of the last frame to use; repeat for several. [the last frame]"),
@@ -157,89 +104,53 @@ def forecast(
         int | None, typer.Option(min=1, help="Instead of --at: after every Nth frame that has a history.")
     ] = None,
     horizon: Annotated[int | None, typer.Option(min=1, help="Frames to forecast. [as trained]")] = None,
+    members: Members = None,
+    seed: Seed = 0,
     precision: Precision = None,
     matched: Matched = False,
+    for_pysteps: Annotated[
+        bool, typer.Option("--for-pysteps", help="Names that pysteps.io.import_netcdf_pysteps knows, in mm h-1.")
+    ] = False,
     variable: Variable = None,
     static: StaticFile = None,
 ) -> None:
     """Forecast with a trained model and write one CF netCDF (or Zarr) file."""
     from cubecast.forecast import possible_references
     from cubecast.matching import match_distribution
-    from cubecast.nowcaster import Nowcaster
-    from cubecast.write import write_forecast
+    from cubecast.write import name_for_pysteps, write_forecast
 
     if at and every:
         raise UsageError("reference times", found="both --at and --every", allowed="one of them")
-    loaded = Nowcaster.load(model)
-    cube = open_one(files, variable)
+    if matched and members:
+        found, remedy = "both --matched and --members", "leave --members out: then the mean of the members is matched"
+        raise UsageError("forecast", found=found, allowed="one of them", remedy=remedy)
+    loaded = load_model(model)
+    cube = fit_shipped(open_one(files, variable), loaded, model)
     times: Any = [read_time(t, cube) for t in at] if at else None
     if every:
         times = possible_references(cube, history=loaded.config.task.history)[::every]
     fields = open_static_fields(static, [cube], one=True)
-    result = loaded.predict(cube, at=times, horizon=horizon, static=fields, precision=precision, progress=bar)
-    write_forecast(match_distribution(result, cube) if matched else result, output)
+    options: dict[str, Any] = {"horizon": horizon, "precision": precision, "members": members, "seed": seed}
+    result = loaded.predict(cube, at=times, static=fields, **options, progress=bar)
+    result = match_distribution(result, cube) if matched else result
+    write_forecast(name_for_pysteps(result) if for_pysteps else result, output)
     typer.echo(str(output))
 
 
 app.command(name="watch")(watch_command)
 
 
-@app.command(name="verify")
-def verify_command(
-    files: Files,
-    model: Model,
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="FOLDER", help="Folder for scores.csv, scores.png and report.html."),
-    ],
-    baselines: Baselines = "auto",
-    matched: Matched = False,
-    start: Annotated[str | None, typer.Option(metavar="TIME", help="First valid time that counts.")] = None,
-    end: Annotated[str | None, typer.Option(metavar="TIME", help="Last valid time that counts.")] = None,
-    every: Annotated[int, typer.Option(min=1, help="Use every Nth possible reference time.")] = 1,
-    horizon: Annotated[int | None, typer.Option(min=1, help="Frames to forecast. [as trained]")] = None,
-    thresholds: Thresholds = None,
-    windows: Windows = None,
-    bootstrap: Bootstrap = 0,
-    region: Region = None,
-    never_below: Annotated[
-        float | None, typer.Option(help="Leave out pixels ever observed below this; -1.79 keeps ice-free ocean (degC).")
-    ] = None,
-    variable: Variable = None,
-    static: StaticFile = None,
-) -> None:
-    """Score a model beside its baselines on the same cases and pixels, by lead time."""
-    from cubecast.nowcaster import Nowcaster
-    from cubecast.report import write_evaluation
-    from cubecast.verification import evaluate
+app.command(name="verify")(verify_command)
 
-    check_folder(output)
-    loaded = Nowcaster.load(model)
-    cube = open_one(files, variable)
-    found = evaluate(
-        cube,
-        loaded,
-        baselines=None if baselines == "auto" else [b for b in baselines.split(",") if b],
-        matched=matched,
-        start=start,
-        end=end,
-        every=every,
-        horizon=horizon,
-        thresholds=None if thresholds is None else read_numbers("--thresholds", thresholds),
-        windows=None if windows is None else [w for w in windows.split(",") if w],
-        region=dict(read_range(r) for r in region or []),
-        never_below=never_below,
-        static=open_static_fields(static, [cube], one=True),
-        bootstrap=bootstrap,
-        progress=bar,
-    )
-    write_evaluation(found, output, model=loaded, cube=cube)
-    print_scores(found.table)
+
+app.command(name="products")(products_command)
 
 
 @app.command(name="map")
 def map_command(
-    nowcast: Annotated[Path, typer.Argument(metavar="NOWCAST", help="A forecast that 'cubecast forecast' wrote.")],
+    nowcast: Annotated[
+        Path, typer.Argument(metavar="NOWCAST", help="A file that 'cubecast forecast' or 'products' wrote.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the pictures.")],
     observed: Annotated[
         list[str] | None,
@@ -281,17 +192,3 @@ def demo_command(
     print_scores(table)
     for path in sorted(p for p in out_folder.rglob("*") if p.is_file() and "model" not in p.parts):
         typer.echo(str(path))
-
-
-def print_scores(table: pd.DataFrame) -> None:
-    """The score table on stdout: one row a system and lead, and how far the model is ahead of the baselines."""
-    from cubecast.verification import compare
-
-    shown = [
-        c
-        for c in table.columns
-        if re.match(r"(variable|system|lead_time|lead_units|mse|rmse|bias|corr|crps|csi_[^_]+|fss_[^_]+_[^_]+)$", c)
-    ]
-    typer.echo(table[shown].to_string(index=False, float_format="{:.4g}".format))
-    for line in compare(table):
-        typer.echo(line)

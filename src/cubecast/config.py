@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cubecast.errors import UsageError
+from cubecast.presets import PRESETS
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -94,6 +95,9 @@ class ModelConfig(_Strict):
     """lagrangian: motion is about the same within this many pixels (a standard deviation)."""
     residual: bool = True
     """Forecast what is kept of the last observed frame, and the change since."""
+    noise_channels: Annotated[int, Field(ge=0)] = 0
+    """Planes of white noise given to each layer of the forecaster: it then forecasts members of an ensemble, and is
+    trained with the loss crps. 0: one forecast."""
     mask_channel: bool = True
     """Give the network the mask of observed values as further channels."""
     position: bool = False
@@ -119,6 +123,8 @@ class ModelConfig(_Strict):
             raise ValueError(f"peephole belongs to cell conv_lstm, found cell {self.cell}")
         if self.coordinates == "lagrangian" and self.is_series:
             raise ValueError(f"coordinates lagrangian are for fields (conv_lstm, conv_gru), found cell {self.cell}")
+        if self.noise_channels and self.is_series:
+            raise ValueError(f"noise_channels are for fields (conv_lstm, conv_gru), found cell {self.cell}")
         return self
 
     @property
@@ -130,12 +136,12 @@ class ModelConfig(_Strict):
 class LossConfig(_Strict):
     """The training loss, over observed pixels, in model space."""
 
-    kind: Literal["mse", "mae", "huber", "balanced"] = "mse"
-    """balanced: weighted MSE + MAE of Shi et al. 2017."""
+    kind: Literal["mse", "mae", "huber", "balanced", "crps"] = "mse"
+    """balanced: weighted MSE + MAE of Shi et al. 2017; crps: of ensembles, for networks with noise_channels."""
     thresholds: list[float] = [2.0, 5.0, 10.0, 30.0]
-    """balanced: rain rates (cube units) at which the weight rises."""
+    """balanced, crps: rain rates (cube units) at which the weight rises."""
     weights: list[float] = [1.0, 2.0, 5.0, 10.0, 30.0]
-    """balanced: the weight below the first threshold, between the first and the second, and so on."""
+    """balanced, crps: the weight below the first threshold, between the first and the second, and so on."""
     delta: Annotated[float, Field(gt=0)] = 1.0
     """huber: where the square turns into a line, in model space."""
 
@@ -160,6 +166,8 @@ class TrainingConfig(_Strict):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip: Annotated[float, Field(gt=0)] = 1.0
     """Largest norm of the gradient."""
+    members: Annotated[int, Field(ge=2)] = 2
+    """Of each sample in training, for networks with noise_channels."""
     average: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Decay of the exponential moving average of the weights; 0: none."""
     patience: Positive | None = 10
@@ -168,61 +176,13 @@ class TrainingConfig(_Strict):
     """For short records, where a year or two that validate say little of which epoch is best: after the validated
     training train anew on training and validation part together, for all epochs, and keep these weights."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of training; auto: bf16 autocast where the hardware multiplies it (CUDA, AMX, AVX512-BF16), else fp32. Forecasts
-    are made in fp32 on a CPU, in this precision on CUDA, unless they are asked for in another."""
+    """auto: bf16 autocast where the hardware multiplies it (CUDA, AMX, AVX512-BF16), else fp32. Forecasts take it, too,
+    unless they are asked for in another."""
     device: str = "auto"
     """auto: CUDA when present."""
     tensorboard: bool = False
     """Write TensorBoard events beside the CSV log (needs the extra cubecast[tensorboard])."""
     seed: Annotated[int, Field(ge=0)] = 0
-
-
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "rain": {
-        "data": {"crops_per_window": 6, "wet_bias": 0.3, "batch_size": 4, "flips": True},
-        "model": {"coordinates": "lagrangian"},
-        "loss": {"kind": "balanced", "thresholds": [5.0, 10.0], "weights": [1.0, 2.0, 3.0]},
-        "training": {"learning_rate": 2e-3, "epochs": 8, "max_minutes": 15, "patience": None},
-        # 15 minutes: two events must train on two busy cores; give larger archives more with max_minutes.
-    },
-    "sst": {
-        # A few years of months are a short record: a small network, mirrored samples, and in the end all of it.
-        "task": {"history": 3, "horizon": 3},
-        "data": {"crop": 48, "crops_per_window": 2, "flips": True, "negate": True, "validate_whole": True},
-        "scaling": {"harmonics": 3},
-        "model": {"hidden_channels": [16], "patch": 2, "position": True, "season": True},
-        "training": {
-            "learning_rate": 3e-3,
-            "weight_decay": 1.0,
-            "epochs": 20,
-            "patience": None,
-            "refit": True,
-            "precision": "fp32",
-        },
-    },
-    "series": {
-        # Series are short and noisy: few steps of plain gradient descent, averaged, and in the end on all of it.
-        "task": {"history": 20, "horizon": 1},
-        "data": {"crop": None, "batch_size": 32},
-        "model": {"cell": "gru", "hidden_channels": [64], "patch": 1},
-        "training": {
-            "optimizer": "sgd",
-            "learning_rate": 1e-2,
-            "epochs": 60,
-            "patience": None,
-            "refit": True,
-            "precision": "fp32",
-        },
-    },
-    "moving_mnist": {
-        "task": {"history": 10, "horizon": 10},
-        "data": {"crop": None, "batch_size": 16},
-        "scaling": {"kind": "identity"},
-        "model": {"hidden_channels": [64, 64], "strides": [1, 1], "mask_channel": False, "residual": False},
-        "training": {"epochs": 20, "patience": None},
-    },
-}
-"""Settings that differ from the defaults for each kind of data."""
 
 
 class Config(_Strict):
@@ -239,24 +199,30 @@ class Config(_Strict):
     def _check(self) -> Self:
         if self.model.coordinates == "lagrangian" and self.task.history < 2:
             raise ValueError("coordinates lagrangian need a history of 2 frames or more; set coordinates=eulerian")
+        if (self.loss.kind == "crps") != bool(self.model.noise_channels):
+            raise ValueError("the loss crps and noise_channels (1 or more) go together: set both, or none")
         return self
 
     @classmethod
     def build(cls, values: dict[str, Any] | None = None, /, **overrides: Any) -> Config:
         """A configuration from nested ``values`` (as in YAML) with single ``overrides`` by field name.
 
-        ``Config.build(history=10, hidden_channels=[64])`` finds the room that each name belongs to.
+        ``Config.build(history=10, hidden_channels=[64])`` finds the room that each name belongs to; a name that two
+        rooms have is given with its room, ``**{"loss.kind": "mae"}``.
 
         Raises:
             UsageError: an unknown name or a value that is not allowed.
         """
         merged: dict[str, Any] = {k: dict(v) if isinstance(v, dict) else v for k, v in (values or {}).items()}
+        known = [(room, n) for room, f in cls.model_fields.items() for n in type(f.default).model_fields]
         for name, value in overrides.items():
-            rooms = [r for r, f in cls.model_fields.items() if name in type(f.default).model_fields]
-            if len(rooms) != 1:
-                known = [n for f in cls.model_fields.values() for n in type(f.default).model_fields]
-                raise UsageError("unknown setting", found=name, allowed=", ".join(known))
-            merged.setdefault(rooms[0], {})[name] = value
+            places = [(room, n) for room, n in known if name in (n, f"{room}.{n}")]
+            if len(places) > 1:
+                raise UsageError("setting of several rooms", found=name, allowed=", ".join(map(".".join, places)))
+            if not places:
+                raise UsageError("unknown setting", found=name, allowed=", ".join(n for _, n in known))
+            ((room, n),) = places
+            merged.setdefault(room, {})[n] = value
         try:
             return cls.model_validate(merged)
         except ValidationError as error:
@@ -268,7 +234,7 @@ class Config(_Strict):
 
     @classmethod
     def preset(cls, name: str, /, **overrides: Any) -> Config:
-        """The settings for a kind of data (the keys of `PRESETS`), with overrides as in `build`.
+        """The settings for a kind of data (the keys of `cubecast.presets.PRESETS`), with overrides as in `build`.
 
         Raises:
             UsageError: an unknown preset, an unknown name or a value that is not allowed.
@@ -294,6 +260,20 @@ class Config(_Strict):
             if isinstance(values.get(room, {}), dict):
                 values[room] = {**settings, **values.get(room, {})}
         return cls.build(values, **overrides)
+
+    def continued(self, preset: str, /, **overrides: Any) -> Config:
+        """Settings of a training that starts from a model of this configuration: its task, scaling, network and loss.
+
+        Data and training are those of the preset, at a quarter of its learning rate: the weights are good already, and
+        shall not be forgotten. Overrides as in `build`.
+
+        Raises:
+            UsageError: as `preset`.
+        """
+        fresh = Config.preset(preset)
+        kept = {room: getattr(self, room) for room in ("task", "scaling", "model", "loss")}
+        quarter = fresh.training.model_copy(update={"learning_rate": fresh.training.learning_rate / 4})
+        return Config.build(fresh.model_copy(update={**kept, "training": quarter}).model_dump(), **overrides)
 
     def to_yaml(self) -> str:
         """The whole configuration as YAML; `read` is the inverse."""

@@ -27,7 +27,6 @@ Array = npt.NDArray[Any]
 
 RAIN = (0.1, 50.0)
 """mm h-1: motion is seen in the logarithm of rain between these; below is dry, above hail and clutter."""
-RATES = ("mm h-1", "mm d-1", "m s-1", "kg m-2 s-1")
 WINDOW_KM = 24.0
 """Within this standard deviation motion is about the same; smaller whirls do not live as long as a nowcast."""
 WINDOW_PIXELS = (8.0, 64.0)
@@ -86,13 +85,7 @@ def extrapolation(
 
 def is_rain_field(cube: xr.DataArray) -> bool:
     """Whether a cube holds fields of rain rates or reflectivity (its first variable does)."""
-    return len(space_dims(cube)) == 2 and _is_rain(select_channel(cube, channel_names(cube)[0]))
-
-
-def _is_rain(field: xr.DataArray) -> bool:
-    unit = units.canonical(str(field.attrs.get("units", "")))
-    rate = unit in RATES and units.is_rain_rate(unit, str(field.attrs.get("standard_name", "")))
-    return rate or unit == "dBZ"
+    return len(space_dims(cube)) == 2 and units.is_rain(select_channel(cube, channel_names(cube)[0]))
 
 
 def _window(cube: xr.DataArray) -> float:
@@ -133,7 +126,7 @@ def _carry(past: xr.DataArray, horizon: int, window: float, device: torch.device
 
 def _visible(past: xr.DataArray, observed: Array) -> Array:
     """Values in which motion is well seen: nothing spikes."""
-    if _is_rain(past):
+    if units.is_rain(past):
         low, high = RAIN
         return np.log(np.clip(units.convert_units(past, "mm h-1").values, low, high) / low)
     known = past.values[observed].astype(np.float64)

@@ -27,6 +27,9 @@ def match_distribution(forecast: xr.Dataset, cube: xr.DataArray) -> xr.Dataset:
     too much light rain. A matched one has as much of each as was observed, so that thresholds mean what they say; its
     mean squared error is larger. Made for rain; each variable is matched on its own.
 
+    Of an ensemble each member is matched by itself: all then have the same amounts, and what they said of more or less
+    rain is lost. For one forecast of an ensemble match its mean (`cubecast.ensemble_mean`).
+
     Args:
         forecast: of `cubecast.Nowcaster.predict` or a baseline.
         cube: the observed frames that it was made from.

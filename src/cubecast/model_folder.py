@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cubecast.atomic import atomic_path, make_folder
 from cubecast.errors import InputError
+from cubecast.shipped import model_path
 
 FORMAT = 1
 MODEL, WEIGHTS, SETTINGS = "model.json", "weights.safetensors", "config.yaml"
@@ -51,10 +52,13 @@ def write_model(
 def read_model(directory: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What model.json says and the tensors, whose SHA-256 is checked before they are parsed.
 
+    Args:
+        directory: a folder, or the name of a shipped model.
+
     Raises:
         InputError: no model there, a format that is not known, or weights that were changed or cut.
     """
-    folder = Path(directory)
+    folder = model_path(directory)
     try:
         about = json.loads((folder / MODEL).read_text(encoding="utf-8"))
         weights = (folder / WEIGHTS).read_bytes()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,13 +18,14 @@ from cubecast.channels import Channels
 from cubecast.config import Config
 from cubecast.cube import check_cube, cube_step, space_dims
 from cubecast.errors import InputError, ModelMismatchError, UsageError
-from cubecast.forecast import check_step, reference_index, run_network
+from cubecast.forecast import check_members, check_step, reference_index, run_network
 from cubecast.losses import build_loss
 from cubecast.model_folder import read_model, write_model
 from cubecast.nn import build_network
-from cubecast.precision import choose_forecast_autocast
-from cubecast.preparation import TrainingData, describe_source, plain, prepare
+from cubecast.precision import choose_autocast
+from cubecast.preparation import TrainingData, check_start, describe_model, plain, prepare
 from cubecast.progress import Progress
+from cubecast.ranks import joined
 from cubecast.steps import Step
 from cubecast.training import choose_device, train
 
@@ -61,6 +61,7 @@ class Nowcaster:
         *,
         validation: Cubes | None = None,
         static: Static = None,
+        start: Nowcaster | None = None,
         directory: str | Path | None = None,
         resume: bool = False,
         progress: bool | Progress = False,
@@ -69,55 +70,64 @@ class Nowcaster:
 
         Without ``validation`` the end of each cube's time axis is kept for it, behind an embargo of a whole window.
         Scalings are fitted on the training part only. With the setting ``refit`` a second network is then trained on
-        training and validation part together for all epochs, and is the one that is kept; its scalings are fitted on
-        both, its checkpoint is in ``directory/refit``, and the log stays that of the first, which was validated.
+        both parts for all epochs, and kept; its checkpoint is in ``directory/refit``, and the log stays that of the
+        first, which was validated.
 
         Args:
             cubes: what to train on.
             validation: cubes of their own to validate on; then all of ``cubes`` trains.
             static: fields (y, x) on the grid of each cube that are given to the network as further channels.
+            start: a trained model of the same architecture, whose weights and scalings training starts from.
             directory: where a checkpoint and the CSV log are written after every epoch.
             resume: go on from the checkpoint in ``directory``.
             progress: True for a bar on a terminal.
 
         Raises:
             InputError: cubes that are too short, differ, or are all missing.
+            ModelMismatchError, UsageError: cubes or an architecture other than those of ``start``.
         """
         train_cubes, extra = _listed(cubes), [] if validation is None else _listed(validation)
         for cube in train_cubes + extra:
             check_cube(cube)
         self._check_kind(train_cubes + extra)
+        channels = None if start is None else start._fitted()[1]
+        if start is not None:
+            check_start(self.config, start.config)
+            check_step(train_cubes[0], cube_step(train_cubes[0]), start.step)
         folder = Path(directory) if directory is not None else None
         again = folder / "refit" if folder and self.config.training.refit else None
-        for needed in (folder, again):
-            if needed is not None:
-                make_folder(needed)
+        for needed in filter(None, (folder, again)):
+            make_folder(needed)
         given = (train_cubes, extra, [] if static is None else _listed(static))
         shown = None if isinstance(progress, bool) else progress
-        data = prepare(*given, config=self.config, progress=shown)
-        self.log = self._train(data, folder, resume=resume, progress=bool(progress))
-        if self.config.training.refit:
-            data = prepare(*given, config=self.config, refit=True, progress=shown)
-            self._train(data, again, resume=resume, progress=bool(progress))
+        with joined(choose_device(self.config.training.device)) as ranks:
+            ready = partial(prepare, *given, config=self.config, channels=channels, ranks=ranks, progress=shown)
+            options: dict[str, Any] = {"start": start, "resume": resume, "progress": bool(progress), "ranks": ranks}
+            self.log = self._train(ready(), folder, **options)
+            if self.config.training.refit:
+                self._train(ready(refit=True), again, **options)
         return self
 
     def _train(
-        self, data: TrainingData, folder: Path | None, *, resume: bool, progress: bool
+        self, data: TrainingData, folder: Path | None, *, start: Nowcaster | None, **options: Any
     ) -> list[dict[str, float]]:
-        """Train a new network on prepared data and make it this model's; one log row an epoch."""
+        """Train a network on prepared data and make it this model's; one log row an epoch."""
         self._channels, self._step, self.training_period = data.channels, data.step, data.period
-        self._about = {"trained_on": data.trained_on}
+        before = [] if start is None else start._about["trained_on"]
+        self._about = {"trained_on": before + data.trained_on}
         torch.manual_seed(self.config.training.seed)
+        network = self._build()
+        if start is not None:
+            network.load_state_dict(start.network.state_dict())
         self._network, rows = train(
-            self._build(),
+            network,
             build_loss(self.config.loss, data.thresholds),
             data.training,
             data.validation,
             self.config.training,
             directory=folder,
-            resume=resume,
             fingerprint=self.config.to_yaml() + json.dumps(self._about),
-            progress=progress,
+            **options,
         )
         return rows
 
@@ -130,6 +140,8 @@ class Nowcaster:
         static: xr.Dataset | None = None,
         device: str | None = None,
         precision: str | None = None,
+        members: int | None = None,
+        seed: int = 0,
         progress: Progress | None = None,
     ) -> xr.Dataset:
         """Forecasts after one or many reference times, from the history in ``cube`` alone.
@@ -140,16 +152,17 @@ class Nowcaster:
             horizon: steps to forecast; None: as many as in training.
             static: the static fields that the model was trained with, on this cube's grid.
             device: where to compute; None: the configured device.
-            precision: fp32, bf16 or auto (bf16 where the hardware multiplies it); None: fp32 on a CPU, the configured
-                precision on CUDA.
+            precision: fp32, bf16 or auto (bf16 where the hardware multiplies it); None: as configured for training.
+            members: realizations, of a model with noise_channels; None: one forecast, of such a model their mean.
+            seed: of the members; each reference time has noise of its own.
 
         Returns:
-            Dataset with dims (forecast_reference_time, lead_time, y, x) in the cube's units and coordinates.
+            Dataset (forecast_reference_time, [realization,] lead_time, y, x), in the cube's units and coordinates.
 
         Raises:
             ModelMismatchError: another step, other units or variables, fewer frames than the history.
             InputError: a reference time that is not there, missing frames, or nothing observed.
-            UsageError: a horizon below 1, or another precision.
+            UsageError: a horizon below 1, another precision, or members of a model without noise.
         """
         network, channels, step = self._fitted()
         self.check(cube)
@@ -163,8 +176,9 @@ class Nowcaster:
         steps = self.config.task.horizon if horizon is None else horizon
         if steps < 1:
             raise UsageError("horizon", found=steps, allowed="1 or more")
+        check_members(members, self.config.model)
         place = choose_device(device or self.config.training.device)
-        autocast = choose_forecast_autocast(precision, self.config.training.precision, place)
+        autocast = choose_autocast(precision or self.config.training.precision, place)
         return run_network(
             network.to(place),
             channels,
@@ -176,7 +190,9 @@ class Nowcaster:
             static=channels.static_planes(static, cube),
             device=place,
             autocast=autocast,
-            attrs=self._attrs(cube),
+            members=members,
+            seed=seed,
+            attrs=describe_model(self.config, network, step, trained_on=self._about["trained_on"], cube=cube),
             progress=progress,
         )
 
@@ -211,7 +227,7 @@ class Nowcaster:
 
     @classmethod
     def load(cls, directory: str | Path) -> Self:
-        """The model in a folder that `save` wrote. The SHA-256 of the weights is checked before they are used.
+        """The model in a folder that `save` wrote, or a shipped one by its name; the SHA-256 of its weights is checked.
 
         Raises:
             InputError: no model there, a format that is not known, or weights that were changed or cut.
@@ -270,24 +286,9 @@ class Nowcaster:
         field = not self.config.model.is_series
         for cube in cubes:
             if field and len(space_dims(cube)) != 2:
-                raise UsageError(
-                    f"cell {self.config.model.cell!r} with a point series",
-                    found=f"dims {cube.dims}",
-                    allowed="dims (time, y, x)",
-                    remedy="choose cell='lstm', 'gru' or 'elman' for a series",
-                )
-
-    def _attrs(self, cube: xr.DataArray) -> dict[str, Any]:
-        network, _, step = self._fitted()
-        digest = hashlib.sha256(b"".join(v.cpu().numpy().tobytes() for v in network.state_dict().values()))
-        return {
-            "title": f"Nowcast of {cube.attrs.get('long_name', cube.name)}",
-            "source": f"cubecast {version('cubecast')}, {self.config.model.cell} encoder-forecaster, step {step}",
-            "model": json.dumps(self.config.model.model_dump(mode="json")),
-            "model_weights_sha256": digest.hexdigest(),
-            "model_trained_on": json.dumps(self._about["trained_on"]),
-            "input_data": json.dumps(describe_source(cube)),
-        }
+                remedy = "choose cell='lstm', 'gru' or 'elman' for a series"
+                what = f"cell {self.config.model.cell!r} with a point series"
+                raise UsageError(what, found=f"dims {cube.dims}", allowed="dims (time, y, x)", remedy=remedy)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

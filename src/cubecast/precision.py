@@ -21,20 +21,9 @@ def choose_autocast(precision: str, device: torch.device) -> torch.dtype | None:
     """
     if precision not in PRECISIONS:
         raise UsageError("precision", found=repr(precision), allowed=", ".join(PRECISIONS))
-    return torch.bfloat16 if precision == "bf16" or (precision == "auto" and has_bf16(device)) else None
-
-
-def choose_forecast_autocast(asked: str | None, configured: str, device: torch.device) -> torch.dtype | None:
-    """The autocast type of a forecast: what was ``asked`` for; None: none on a CPU, the configured one on CUDA.
-
-    Raises:
-        UsageError: another precision.
-    """
-    if asked is None:
-        return choose_autocast(configured, device) if device.type == "cuda" else None
-    if asked == "bf16" and not has_bf16(device):
+    if precision == "bf16" and not has_bf16(device):
         log.warning("this CPU does not multiply bf16 in hardware: precision bf16 works, and may be slower than fp32")
-    return choose_autocast(asked, device)
+    return torch.bfloat16 if precision == "bf16" or (precision == "auto" and has_bf16(device)) else None
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from torch import nn
 
 from cubecast.batches import Batches
 from cubecast.channels import Channels
@@ -16,6 +20,7 @@ from cubecast.cube import cube_step, iter_blocks, positions, select_channel, seq
 from cubecast.errors import InputError, UsageError
 from cubecast.forecast import check_step
 from cubecast.progress import Progress
+from cubecast.ranks import Ranks
 from cubecast.steps import Step
 from cubecast.windows import Window, find_windows, split_windows
 
@@ -30,7 +35,7 @@ class TrainingData:
     validation: Batches | None
     """None for a refit."""
     thresholds: list[float]
-    """The thresholds of the balanced loss in model space; empty for other losses."""
+    """The thresholds of the loss in model space; empty for losses without."""
     period: tuple[Any, Any]
     """First and last value of the sequence coordinate that training saw."""
     trained_on: list[dict[str, Any]]
@@ -43,7 +48,9 @@ def prepare(
     statics: Sequence[xr.Dataset],
     *,
     config: Config,
+    channels: Channels | None = None,
     refit: bool = False,
+    ranks: Ranks,
     progress: Progress | None = None,
 ) -> TrainingData:
     """Windows, channels and batches of ``cubes``; validated on ``extra``, or on the end of their own time axes.
@@ -55,25 +62,25 @@ def prepare(
         extra: checked cubes to validate on; empty: the last ``validation`` share of each cube.
         statics: static fields of ``cubes + extra``, or empty.
         config: the whole configuration.
+        channels: those of a model that is trained on; None: fitted on the training part.
+        refit: see above.
+        ranks: the processes that train together; they share each batch, and this one gets its part of the windows.
 
     Raises:
         InputError: cubes with another step, too few frames, or nothing observed.
         UsageError: static fields for some of the cubes only.
+        ModelMismatchError: cubes that ``channels`` do not fit.
     """
     every = [*cubes, *extra]
     step = _common_step(every, statics)
     windows, checks = (_windows(every, config), []) if refit else _split(cubes, extra, config)
     parts = _parts(every if refit else cubes, windows)
-    channels = Channels.fit(
-        parts,
-        outputs=config.task.outputs,
-        scaling=config.scaling,
-        mask_channel=config.model.mask_channel,
-        position=config.model.position,
-        season=config.model.season,
-        static=statics,
-    )
+    if channels is None:
+        channels = _fit_channels(parts, statics, config)
+    for cube in every:
+        channels.check(cube)
     wet_bias = _wet_bias(channels, config)
+    shared = config.data.model_copy(update={"batch_size": ranks.share(config.data.batch_size)})
     planes = [channels.static_planes(statics[i] if statics else None, cube) for i, cube in enumerate(every)]
 
     def batches(chosen: Sequence[Window], train: bool) -> Batches:
@@ -82,11 +89,13 @@ def prepare(
             chosen,
             channels,
             task=config.task,
-            data=config.data,
+            data=shared,
             static=planes,
             wet_bias=wet_bias,
             seed=config.training.seed,
             train=train,
+            rank=ranks.rank,
+            ranks=ranks.count,
             progress=progress,
         )
 
@@ -99,6 +108,35 @@ def prepare(
         thresholds=_loss_thresholds(channels, parts[0], config),
         period=(min(p[dim].values[0] for p in parts), max(p[dim].values[-1] for p in parts)),
         trained_on=[describe_source(part) for part in parts],
+    )
+
+
+def check_start(config: Config, start: Config) -> None:
+    """Refuse to start training from a model of another architecture or scaling.
+
+    Raises:
+        UsageError: they differ.
+    """
+    for room in ("model", "scaling"):
+        own, other = getattr(config, room), getattr(start, room)
+        differ = [n for n in type(own).model_fields if getattr(own, n) != getattr(other, n)]
+        if differ:
+            raise UsageError(
+                f"settings of {room} of a model that starts from another",
+                found=", ".join(f"{n}={getattr(own, n)}" for n in differ),
+                allowed=", ".join(f"{n}={getattr(other, n)}" for n in differ),
+            )
+
+
+def _fit_channels(parts: Sequence[xr.DataArray], statics: Sequence[xr.Dataset], config: Config) -> Channels:
+    return Channels.fit(
+        parts,
+        outputs=config.task.outputs,
+        scaling=config.scaling,
+        mask_channel=config.model.mask_channel,
+        position=config.model.position,
+        season=config.model.season,
+        static=statics,
     )
 
 
@@ -158,12 +196,16 @@ def _parts(cubes: Sequence[xr.DataArray], windows: Sequence[Window]) -> list[xr.
 
 def _loss_thresholds(channels: Channels, part: xr.DataArray, config: Config) -> list[float]:
     """The thresholds of the balanced loss in model space, on the scale of the first output."""
-    if config.loss.kind != "balanced":
+    if config.loss.kind not in ("balanced", "crps") or not config.loss.thresholds:
         return []
     name = channels.outputs[0]
     scaling = channels.scalings[name]
     if scaling.kind == "monthly_anomaly":
-        raise UsageError("loss 'balanced' with monthly anomalies", allowed="log, dbr, standardise or identity")
+        raise UsageError(
+            f"thresholds of the loss {config.loss.kind!r} with monthly anomalies",
+            allowed="with the scalings log, dbr, standardise or identity",
+            remedy="set thresholds=[] and weights=[1]",
+        )
     attrs = select_channel(part, name).attrs
     flat = xr.DataArray(np.array(config.loss.thresholds), dims=sequence_dim(part), attrs=attrs, name=name)
     return [float(v) for v in scaling.encode(flat).values]
@@ -180,6 +222,21 @@ def describe_source(cube: xr.DataArray) -> dict[str, Any]:
         "missing_frames": int(positions(cube)[-1] + 1 - cube.shape[0]) if cube.shape[0] > 1 else 0,
         "shape": [int(n) for n in cube.shape[1:]],
         "source": str(cube.attrs.get("source", cube.encoding.get("source", ""))),
+    }
+
+
+def describe_model(
+    config: Config, network: nn.Module, step: Step, *, trained_on: list[Any], cube: xr.DataArray
+) -> dict[str, Any]:
+    """Which model, version, weights and data a forecast from ``cube`` was made with: its global attributes."""
+    digest = hashlib.sha256(b"".join(v.cpu().numpy().tobytes() for v in network.state_dict().values()))
+    return {
+        "title": f"Nowcast of {cube.attrs.get('long_name', cube.name)}",
+        "source": f"cubecast {version('cubecast')}, {config.model.cell} encoder-forecaster, step {step}",
+        "model": json.dumps(config.model.model_dump(mode="json")),
+        "model_weights_sha256": digest.hexdigest(),
+        "model_trained_on": json.dumps(trained_on),
+        "input_data": json.dumps(describe_source(cube)),
     }
 
 

@@ -9,6 +9,7 @@ import base64
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -26,7 +27,7 @@ from cubecast.diagrams import plot_ensembles, plot_spectra
 from cubecast.errors import CubecastError
 from cubecast.maps import plot_systems, save_figure
 from cubecast.nowcaster import Nowcaster
-from cubecast.product import lead_texts
+from cubecast.product import REALIZATION, lead_texts
 from cubecast.scores import SYSTEM, score_columns
 from cubecast.units import labelled
 from cubecast.verification import MODEL, MODELS, Evaluation, compare, write_scores
@@ -108,7 +109,8 @@ def describe_comparison(evaluation: Evaluation, *, model: Nowcaster, cube: xr.Da
     first, last = cube[dim].values[[0, -1]]
     space = space_dims(cube)
     grid = f"{' x '.join(str(cube.sizes[d]) for d in space)} ({', '.join(space)})" if space else "one point"
-    trained = [_source(one) for one in json.loads(str(attrs.get("model_trained_on", "[]")))]
+    sources = Counter(_source(one) for one in json.loads(str(attrs.get("model_trained_on", "[]"))))
+    trained = [f"{count} times {text}" if count > 1 else text for text, count in sources.items()]
     source = json.loads(str(attrs.get("input_data", "{}"))).get("source")
     facts = {
         "model": str(attrs.get("source", "")),
@@ -122,6 +124,9 @@ def describe_comparison(evaluation: Evaluation, *, model: Nowcaster, cube: xr.Da
         "pixels": f"{_range(table['pixels'])} at a lead, the same for all systems",
         "leads": f"{len(steps)} of {cube_step(cube)}",
     }
+    members = {name: made.sizes[REALIZATION] for name, made in evaluation.example.items() if REALIZATION in made.dims}
+    if members:
+        facts["members"] = ", ".join(f"{name} {count}" for name, count in members.items())
     if evaluation.bootstrap:
         facts["bands"] = (
             f"95 % of {evaluation.bootstrap} resamples of the cases, drawn in blocks of {evaluation.block} neighbours; "
@@ -144,10 +149,11 @@ def _pictures(evaluation: Evaluation, cube: xr.DataArray) -> Iterator[str]:
         of = f" of {name}" if len(evaluation.scores) > 1 else ""
         if "power_ratio" in scores and scores["power_ratio"].notnull().any():
             yield f"<h2>Is it blurred?{escape(of)}</h2>"
-            yield _picture(plot_spectra(scores), _blurred(scores))
+            yield _picture(plot_spectra(scores, models=MODELS), _blurred(scores))
         if "rank_histogram" in scores:
             yield f"<h2>What the ensemble is worth{escape(of)}</h2>"
-            yield _picture(plot_ensembles(scores), "Ranks without points where all members and the observation agree.")
+            said = "Ranks without points where all members and the observation agree."
+            yield _picture(plot_ensembles(scores, models=MODELS), said)
         if len(space_dims(cube)) == 2:
             yield f"<h2>One case{escape(of)}</h2>"
             yield _map(evaluation, cube, name)

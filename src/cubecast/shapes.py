@@ -12,8 +12,15 @@ Mask = Bool[Tensor, "batch horizon output y x"]
 Field = Float[Tensor, "batch channel y x"]
 """One time of `Frames`."""
 
-Forecast = Float[Tensor, "batch horizon output y x"]
-"""What a network makes of `Frames`: its output channels, ``horizon`` steps on."""
+Target = Float[Tensor, "batch horizon output y x"]
+"""What was observed, at the steps of `Forecast`."""
+
+Forecast = Float[Tensor, "members horizon output y x"]
+"""What a network makes of `Frames`: its output channels, ``horizon`` steps on. Without noise there is one for each
+sample of the batch; with noise the members of the first sample come first, then those of the second."""
+
+Noise = Float[Tensor, "members horizon noise rows columns"]
+"""Standard normal noise for every `Forecast`, on the grid of the finest layer."""
 
 Sequence = Float[Tensor, "batch time channel *space"]
 """What runs through a recurrent layer: ``space`` is ``y x``, or nothing for a point series."""

@@ -51,18 +51,21 @@ def mixed_order(rows: Sequence[Array], *, lanes: int, rng: np.random.Generator) 
 
 
 def rank_share(groups: Sequence[Array], *, rank: int, ranks: int, rng: np.random.Generator | None) -> Array:
-    """The part of some windows that one of ``ranks`` processes trains on, sorted.
+    """The part of some windows that one of ``ranks`` processes trains or validates on, sorted.
 
-    Of each group, which is taken as a ring with a random start, every rank has one stretch; all have the same number,
-    and the fewer than ``ranks`` windows that are left over rest for this epoch.
+    Of each group every rank has one stretch. In training a group is taken as a ring with a random start, all ranks have
+    the same number, and the fewer than ``ranks`` windows that are left over rest for this epoch.
 
     Args:
         groups: windows whose samples have one shape; their samples fill batches of their own.
-        rng: draws the starts, alike on all ranks; None: every ring starts at 0.
+        rng: draws the starts, alike on all ranks; None: validation, no window rests.
     """
     chosen = []
     for group in groups:
-        first = 0 if rng is None or ranks == 1 else int(rng.integers(len(group)))
+        if rng is None or ranks == 1:
+            chosen.append(np.array_split(group, ranks)[rank])
+            continue
+        first = int(rng.integers(len(group)))
         size = len(group) // ranks
         chosen.append(group[(first + rank * size + np.arange(size)) % len(group)])
     return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)

@@ -8,18 +8,16 @@ and resumed from its checkpoint ends with the same bits as one that was not, on 
 
 from __future__ import annotations
 
-import contextlib
 import copy
+import functools
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
 from cubecast.ahead import Waiting
@@ -27,9 +25,14 @@ from cubecast.batches import Batch, Batches
 from cubecast.checkpoint import CHECKPOINT, Run, load_checkpoint, save_checkpoint
 from cubecast.config import TrainingConfig
 from cubecast.errors import FailedError, InputError
+from cubecast.nn.members import draw_noise, forecast_members
 from cubecast.precision import choose_autocast
+from cubecast.ranks import Ranks
+from cubecast.training_log import progress_bar, tensorboard
 
 log = logging.getLogger(__name__)
+
+ALONE = Ranks()
 
 
 def choose_device(name: str) -> torch.device:
@@ -51,6 +54,7 @@ def train(
     validation: Batches | None,
     config: TrainingConfig,
     *,
+    ranks: Ranks = ALONE,
     directory: Path | None = None,
     resume: bool = False,
     fingerprint: str = "",
@@ -64,6 +68,7 @@ def train(
         training, validation: batches; validation decides on the best weights (the untrained ones take part) and on
             early stopping. None: the averaged weights after the last epoch are given.
         config: learning rate, epochs and so on.
+        ranks: the processes that train together, each on batches of its own, with the steps of one process on all.
         directory: where checkpoint and CSV log go after every epoch; None: nowhere.
         resume: go on from the checkpoint in ``directory`` when there is one.
         fingerprint: text that must be equal in a checkpoint that is resumed (the whole configuration).
@@ -81,34 +86,27 @@ def train(
         load_checkpoint(run, directory / CHECKPOINT, fingerprint)
         log.info("resumed after epoch %d", run.epoch)
     autocast = choose_autocast(config.precision, device)
-    total = config.epochs * len(training)
-    start = time.monotonic()
+    judge = functools.partial(
+        evaluate, loss=loss, batches=validation, device=device, members=config.members, autocast=autocast, ranks=ranks
+    )
+    model = ranks.parallel(run.network)
+    step = functools.partial(_step, run, model, loss, config=config, autocast=autocast, ranks=ranks)
+    clock = functools.partial(_time_share, config, time.monotonic(), ranks)
     if run.epoch == 0 and validation is not None:
-        run.best_loss = evaluate(run.average, loss, validation, device=device, autocast=autocast)
-    with _bar(progress, total, run.step) as show, _tensorboard(config, directory) as record:
-        while run.epoch < config.epochs and not _spent(run, config, start):
-            waiting, samples, summed = Waiting(training.epoch(run.epoch, device=device)), 0, 0.0
-            for batch in waiting:
-                share = max(run.step / total, _time_share(config, start))
-                value = _step(run, loss, batch, config, share=share, autocast=autocast)
-                samples += len(batch.inputs)
-                summed += value * len(batch.inputs)
-                show(value, len(batch.inputs))
-                if _time_share(config, start) >= 1:
-                    break
-            run.epoch += 1
-            row = {
-                "epoch": run.epoch,
-                "training_loss": summed / samples,
-                "validation_loss": evaluate(run.average, loss, validation, device=device, autocast=autocast),
-                "learning_rate": run.optimizer.param_groups[0]["lr"],
-                "samples_per_second": samples / (time.monotonic() - waiting.start),
-                "waiting_share": waiting.share,
-            }
+        run.best_loss = judge(run.average)
+    total = config.epochs * len(training)
+    written = directory if ranks.first else None
+    with progress_bar(progress and ranks.first, total, run.step) as show, tensorboard(config, written) as record:
+        while run.epoch < config.epochs and not _spent(run, config, clock()):
+            found = _train_epoch(
+                run, training.epoch(run.epoch, device=device), step, total=total, clock=clock, show=show
+            )
+            loss_now = {"training_loss": found.pop("training_loss"), "validation_loss": judge(run.average)}
+            row = {"epoch": run.epoch, **loss_now, **found}
             _judge(run, row, validated=validation is not None)
             record(row)
-            if directory is not None:
-                save_checkpoint(run, directory, fingerprint)
+            if written is not None:
+                save_checkpoint(run, written, fingerprint)
     _conclude(run)
     return run.best, run.rows
 
@@ -126,48 +124,92 @@ def evaluate(
     batches: Batches | None,
     *,
     device: torch.device,
+    members: int = 2,
     autocast: torch.dtype | None = None,
+    ranks: Ranks = ALONE,
 ) -> float:
-    """Mean loss over batches, each weighted by its observed pixels; NaN without batches."""
+    """Mean loss over the batches of all ranks, each weighted by its observed pixels; NaN without batches.
+
+    A network with noise makes so many ``members`` of each sample, with the same noise at every call.
+    """
     if batches is None:
         return math.nan
     network.eval()
     summed = pixels = 0.0
     with torch.no_grad():
-        for batch in batches.epoch(0, device=device):
+        for number, batch in enumerate(batches.epoch(0, device=device)):
             with _autocast(device, autocast):
-                prediction = network(batch.inputs, batch.targets.shape[1])
+                seed, horizon = number * ranks.count + ranks.rank, batch.targets.shape[1]
+                prediction = forecast_members(network, batch.inputs, horizon, members=members, seed=seed)
             count = float(batch.observed.sum())
             summed += float(loss(prediction.float(), batch.targets, batch.observed)) * count
             pixels += count
+    summed, pixels = ranks.sums(summed, pixels)
     if not pixels:
         raise InputError("the validation part is all missing", remedy="keep another period for validation")
     return summed / pixels
 
 
+def _train_epoch(
+    run: Run,
+    batches: Iterator[Batch],
+    step: Callable[..., tuple[float, int]],
+    *,
+    total: int,
+    clock: Callable[[], float],
+    show: Callable[[float, int], None],
+) -> dict[str, float]:
+    """Every batch once, or until the time is over: loss, learning rate and speed of the epoch."""
+    waiting, samples, summed = Waiting(batches), 0, 0.0
+    for batch in waiting:
+        spent = clock()
+        value, count = step(batch, share=max(run.step / total, spent))
+        samples += count
+        summed += value * count
+        show(value, count)
+        if spent >= 1:
+            break
+    run.epoch += 1
+    return {
+        "training_loss": summed / samples,
+        "learning_rate": run.optimizer.param_groups[0]["lr"],
+        "samples_per_second": samples / (time.monotonic() - waiting.start),
+        "waiting_share": waiting.share,
+    }
+
+
 def _step(
     run: Run,
+    model: nn.Module,
     loss: nn.Module,
     batch: Batch,
-    config: TrainingConfig,
     *,
+    config: TrainingConfig,
     share: float,
     autocast: torch.dtype | None,
-) -> float:
-    """One optimiser step; the loss of the batch."""
+    ranks: Ranks,
+) -> tuple[float, int]:
+    """One optimiser step; the loss of the batches of all ranks, and how many samples they have."""
     run.network.train()
     for group in run.optimizer.param_groups:
         group["lr"] = config.learning_rate * _rate(share, config.warmup)
+    seed = int(np.random.SeedSequence([config.seed, run.step, ranks.rank]).generate_state(1)[0])
+    horizon = batch.targets.shape[1]
+    noise = draw_noise(run.network, batch.inputs, horizon, members=config.members, seed=seed)
     with _autocast(batch.inputs.device, autocast):
-        prediction = run.network(batch.inputs, batch.targets.shape[1])
-    value = loss(prediction.float(), batch.targets, batch.observed)
+        prediction = model(batch.inputs, horizon) if noise is None else model(batch.inputs, horizon, noise)
+    own = loss(prediction.float(), batch.targets, batch.observed)
+    pixels = float(batch.observed.sum())
+    total, samples, everywhere = ranks.sums(pixels, len(batch.inputs), float(own.detach()) * pixels)
+    value = everywhere / max(total, 1.0)
     run.optimizer.zero_grad(set_to_none=True)
-    value.backward()
+    # Gradients are the mean over the ranks: each loss counts as its share of all pixels does.
+    (own * (pixels * ranks.count / max(total, 1.0))).backward()
     norm = nn.utils.clip_grad_norm_(run.network.parameters(), config.clip)
-    if not torch.isfinite(norm) or not torch.isfinite(value):
+    if not torch.isfinite(norm) or not math.isfinite(value):
         raise FailedError(
             f"the training loss is no longer finite at step {run.step}",
-            found=f"loss {float(value.detach()):g}, gradient norm {float(norm):g}",
+            found=f"loss {value:g}, gradient norm {float(norm):g}",
             remedy="lower learning_rate, or look for wrong values in the data with cubecast info",
         )
     run.optimizer.step()
@@ -176,7 +218,7 @@ def _step(
     with torch.no_grad():
         for average, current in zip(run.average.state_dict().values(), run.network.state_dict().values(), strict=True):
             average.lerp_(current, 1 - decay) if average.is_floating_point() else average.copy_(current)
-    return float(value.detach())
+    return value, int(samples)
 
 
 def _rate(share: float, warmup: float) -> float:
@@ -214,54 +256,18 @@ def _conclude(run: Run) -> None:
         )
 
 
-def _time_share(config: TrainingConfig, start: float) -> float:
-    return 0.0 if config.max_minutes is None else (time.monotonic() - start) / (60 * config.max_minutes)
+def _time_share(config: TrainingConfig, start: float, ranks: Ranks) -> float:
+    """How much of the time has passed, by the clock of the first rank."""
+    if config.max_minutes is None:
+        return 0.0
+    return ranks.sums((time.monotonic() - start) / (60 * config.max_minutes) if ranks.first else 0.0)[0]
 
 
-def _spent(run: Run, config: TrainingConfig, start: float) -> bool:
+def _spent(run: Run, config: TrainingConfig, share: float) -> bool:
     """Whether the time is over or the validation loss has stopped falling."""
     late = config.patience is not None and run.epoch - run.best_epoch >= config.patience
-    return late or _time_share(config, start) >= 1
+    return late or share >= 1
 
 
 def _autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=dtype is not None)
-
-
-@contextlib.contextmanager
-def _bar(wanted: bool, total: int, done: int) -> Iterator[Callable[[float, int], None]]:
-    """A function to call after each batch with its loss and samples; shows a bar on a terminal's stderr."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4g}"),
-        TextColumn("{task.fields[rate]:.1f} samples/s"), TimeRemainingColumn(),
-    )  # fmt: skip
-    start, samples = time.monotonic(), 0
-    with Progress(*columns, console=console, disable=not (wanted and console.is_terminal)) as bar:
-        task = bar.add_task("training", total=total, completed=done, loss=math.nan, rate=0.0)
-
-        def show(value: float, count: int) -> None:
-            nonlocal samples
-            samples += count
-            bar.update(task, advance=1, loss=value, rate=samples / (time.monotonic() - start))
-
-        yield show
-
-
-@contextlib.contextmanager
-def _tensorboard(config: TrainingConfig, directory: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that records an epoch's row for TensorBoard, when that is wanted."""
-    if not config.tensorboard or directory is None:
-        yield lambda row: None
-        return
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise InputError("tensorboard is not installed", remedy="pip install 'cubecast[tensorboard]'") from None
-    with SummaryWriter(directory / "tensorboard") as writer:
-
-        def record(row: dict[str, Any]) -> None:
-            for name, value in row.items():
-                writer.add_scalar(name, value, int(row["epoch"]))
-
-        yield record

@@ -96,6 +96,13 @@ def is_rain_rate(units: str, standard_name: str = "") -> bool:
     return canonical(units) in _RAIN_UNITS or (named and canonical(units) != "dBZ")
 
 
+def is_rain(field: xr.DataArray) -> bool:
+    """Whether values are reflectivity or rates of rain that `convert_units` makes mm h-1 of."""
+    unit = canonical(str(field.attrs.get("units", "")))
+    named = is_rain_rate(unit, str(field.attrs.get("standard_name", "")))
+    return unit == "dBZ" or (named and _LINEAR.get(unit, ("",))[0] == "mm h-1")
+
+
 def rain_to_dbz(rate: xr.DataArray) -> xr.DataArray:
     """Reflectivity in dBZ of a rain rate in mm h-1: 10 log10(200 R^1.6); dry (R = 0) gives -inf."""
     with np.errstate(divide="ignore"):

@@ -6,7 +6,7 @@ import io
 import itertools
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,11 +20,14 @@ from cubecast.atomic import atomic_path
 from cubecast.baselines import anomaly_persistence, climatology, damped_persistence, persistence
 from cubecast.climate import Climate, fit_climate
 from cubecast.cube import channel_names, check_cube, cube_step, sequence_dim
+from cubecast.ensemble_products import ensemble_mean
 from cubecast.errors import CubecastError, UsageError
 from cubecast.extrapolation import extrapolation, is_rain_field
 from cubecast.matching import match_distribution
 from cubecast.nowcaster import Nowcaster
+from cubecast.product import REALIZATION
 from cubecast.progress import Progress, follow
+from cubecast.pysteps_baselines import FRAMES, METHODS, check_pysteps, pysteps_nowcast
 from cubecast.scores import (
     SCORES,
     SYSTEM,
@@ -49,6 +52,7 @@ BASELINES: dict[str, Callable[..., xr.Dataset]] = {
     "climatology": climatology,
     "anomaly_persistence": anomaly_persistence,
     "damped_persistence": damped_persistence,
+    **{method: partial(pysteps_nowcast, method=method) for method in METHODS},
 }
 """By name."""
 FITTED = ("climatology", "anomaly_persistence", "damped_persistence")
@@ -77,10 +81,7 @@ class Evaluation:
 
 
 def verify(cube: xr.DataArray, model: Nowcaster, **options: Any) -> pd.DataFrame:
-    """Scores of a model and its baselines by lead time: the table of `evaluate`, which says what the options are.
-
-    For example ``verify(cube, model, baselines=["persistence"], thresholds=[1, 5], bootstrap=1000)``.
-    """
+    """Scores of a model and its baselines by lead time: the table of `evaluate`, which says what the options are."""
     return evaluate(cube, model, **options).table
 
 
@@ -89,6 +90,7 @@ def evaluate(
     model: Nowcaster,
     *,
     baselines: Sequence[str] | None = None,
+    members: int | None = None,
     matched: bool = False,
     start: Any = None,
     end: Any = None,
@@ -99,6 +101,7 @@ def evaluate(
     region: Mapping[str, tuple[float, float]] | None = None,
     never_below: float | None = None,
     static: xr.Dataset | None = None,
+    cache: str | Path | None = None,
     bootstrap: int = 0,
     seed: int = 0,
     progress: Progress | None = None,
@@ -114,8 +117,11 @@ def evaluate(
         model: a trained model.
         baselines: names in `BASELINES`; None: persistence, for fields of rain extrapolation too, and for monthly data
             the three with a climatology, where persistence is that of the anomaly. Extrapolation sees as many frames
-            as the model.
-        matched: score the model's forecasts also with their distribution matched (`cubecast.match_distribution`).
+            as the model; ``sprog``, ``steps`` and ``linda`` are made by pysteps from three
+            (`cubecast.pysteps_baselines`).
+        members: of the model, which is then scored as an ensemble; None: one forecast.
+        matched: score the model's forecasts, of an ensemble its mean, also with their distribution matched
+            (`cubecast.match_distribution`).
         start, end: first and last valid time that count (both included; ``"2017"`` is the whole year).
         every: use every n-th possible reference time.
         horizon: leads; None: as many as the model was trained for.
@@ -123,50 +129,67 @@ def evaluate(
         region: range of coordinate values kept by space dim, for example ``{"lat": (-60, 60)}``.
         never_below: leave out pixels with any observed value in ``cube`` below this (ice: -1.79 degC).
         static: the model's static fields on the cube's grid.
-        bootstrap: resamples of the cases for 95 % intervals, columns ``mse_low mse_high`` and so on; 0: none. A case
-            is a reference time with all its leads. Neighbours see nearly the same rain, so cases are drawn in blocks
-            as long as forecasts overlap: of ``horizon / every`` cases. `cubecast.scores.intervals` says what such an
-            interval does not know.
-        seed: of the bootstrap.
+        cache: folder that keeps the nowcasts of pysteps for the next time; None: under the user's cache folder.
+        bootstrap: resamples of the cases (reference times) for 95 % intervals, columns ``mse_low mse_high`` and so on;
+            0: none. Cases are drawn in blocks as long as forecasts overlap; see `cubecast.scores.intervals`.
+        seed: of the bootstrap, and of the members.
 
     Returns:
         The table of `cubecast.scores.to_table` (with several outputs they follow each other, named in ``variable``),
         and what a report needs besides.
 
     Raises:
-        UsageError: unknown baselines or regions. InputError: no case to verify.
+        UsageError: unknown baselines or regions, members of a model that has none, pysteps is wanted and not there.
+        InputError: no case to verify.
     """
     check_cube(cube)
     steps = model.config.task.horizon if horizon is None else horizon
     truth = select_period(cube, start, end)
-    reference = select_references(cube, truth, history=model.config.task.history, horizon=steps)[::every]
-    chosen = _baselines(cube, baselines, model=model, horizon=steps, start=truth[sequence_dim(cube)].values[0])
+    begin = truth[sequence_dim(cube)].values[0]
+    chosen = _baselines(cube, baselines, model=model, horizon=steps, start=begin, cache=cache)
+    history = max(model.config.task.history, FRAMES if set(METHODS) & set(chosen) else 1)
+    reference = select_references(cube, truth, history=history, horizon=steps)[::every]
     options: dict[str, Any] = {
         "thresholds": thresholds,
         "windows": windows,
         "region": select_region(cube, region or {}, never_below),
     }
     names = model.outputs if len(model.outputs) > 1 else (channel_names(cube)[0],)
-    parts: dict[str, list[Any]] = {name: [] for name in names}
-    chunks = [reference[i : i + CHUNK] for i in range(0, len(reference), CHUNK)]
-    systems: dict[str, Callable[..., xr.Dataset]] = {MODEL: partial(_predict, model, static=static), **chosen}
-    wettest = (-np.inf, reference[0])
-    for times in follow(chunks, "verifying", len(chunks), progress):
-        forecasts = _forecasts(systems, cube, times, steps, matched=matched)
-        for name in names:
-            part = verify_forecasts(forecasts, truth, variable=name, per_case=True, **options)
-            wettest = max(wettest, _wettest(part)) if name == names[0] else wettest
-            parts[name].append(part if bootstrap else over_cases(part))
-    sums = {name: join_cases(part) if bootstrap else pool(part) for name, part in parts.items()}
+    own = partial(_predict, model, static=static, members=members, seed=seed)
+    systems: dict[str, Callable[..., xr.Dataset]] = {MODEL: own, **chosen}
+    make = partial(_forecasts, systems, cube, horizon=steps, matched=matched)
+    size = max(1, CHUNK // (members or 1))
+    chunks = [reference[i : i + size] for i in range(0, len(reference), size)]
+    made = ((times, make(times)) for times in follow(chunks, "verifying", len(chunks), progress))
+    sums, wettest = _sums(made, truth, names, options, cases=bool(bootstrap))
     block = -(-steps // every)
     return Evaluation(
         table=_table(sums, bootstrap=bootstrap, block=block, seed=seed),
         scores={name: scores_from(total) for name, total in sums.items()},
-        example=_forecasts(systems, cube, [wettest[1]], steps, matched=matched),
+        example=make([wettest]),
         reference=reference,
         bootstrap=bootstrap,
         block=block,
     )
+
+
+def _sums(
+    made: Iterable[tuple[Any, dict[str, xr.Dataset]]],
+    truth: xr.DataArray,
+    names: Sequence[str],
+    options: Mapping[str, Any],
+    *,
+    cases: bool,
+) -> tuple[dict[str, Statistics], Any]:
+    """The sums of each variable over all forecasts, or of each case; and the reference time of the wettest one."""
+    parts: dict[str, list[Any]] = {name: [] for name in names}
+    wettest: list[tuple[float, Any]] = []
+    for times, forecasts in made:
+        for name in names:
+            part = verify_forecasts(forecasts, truth, variable=name, per_case=True, **options)
+            wettest += [(-np.inf, times[0]), _wettest(part)] if name == names[0] else []
+            parts[name].append(part if cases else over_cases(part))
+    return {name: join_cases(part) if cases else pool(part) for name, part in parts.items()}, max(wettest)[1]
 
 
 def _table(sums: Mapping[str, Statistics], **bootstrap: int) -> pd.DataFrame:
@@ -185,12 +208,13 @@ def _forecasts(
     if not matched:
         return made
     own = made.pop(MODEL)
-    return {MODEL: own, MATCHED: match_distribution(own, cube), **made}
+    one = ensemble_mean(own) if REALIZATION in own.dims else own
+    return {MODEL: own, MATCHED: match_distribution(one, cube), **made}
 
 
-def _predict(model: Nowcaster, cube: xr.DataArray, *, reference: Any, horizon: int, static: Any) -> xr.Dataset:
+def _predict(model: Nowcaster, cube: xr.DataArray, *, reference: Any, **options: Any) -> xr.Dataset:
     """The model, called as the baselines are."""
-    return model.predict(cube, at=reference, horizon=horizon, static=static)
+    return model.predict(cube, at=reference, **options)
 
 
 def _wettest(sums: Statistics) -> tuple[float, Any]:
@@ -226,7 +250,7 @@ def compare(table: pd.DataFrame) -> list[str]:
 
 
 def _baselines(
-    cube: xr.DataArray, wanted: Sequence[str] | None, *, model: Nowcaster, horizon: int, start: Any
+    cube: xr.DataArray, wanted: Sequence[str] | None, *, model: Nowcaster, horizon: int, start: Any, cache: Any
 ) -> dict[str, Callable[..., xr.Dataset]]:
     """The baselines by name, each called as ``make(cube, reference=..., horizon=...)``."""
     unknown = [name for name in wanted or () if name not in BASELINES]
@@ -236,8 +260,11 @@ def _baselines(
     ready: dict[str, Callable[..., xr.Dataset]] = {
         "persistence": persistence,
         "extrapolation": partial(extrapolation, history=history),
+        **{method: partial(BASELINES[method], cache=cache) for method in METHODS},
     }
     names = list(dict.fromkeys(wanted or _usual(cube, history)))
+    if set(names) & set(METHODS):
+        check_pysteps()
     if not set(names) & set(FITTED):
         return {n: ready[n] for n in names}
     try:

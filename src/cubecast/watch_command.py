@@ -7,8 +7,20 @@ from typing import Annotated
 
 import typer
 
-from cubecast.arguments import Model, Precision, StaticFile, Variable, check_folder, open_static_fields, sole
+from cubecast.arguments import (
+    Members,
+    Model,
+    Precision,
+    Seed,
+    StaticFile,
+    Variable,
+    check_folder,
+    load_model,
+    open_static_fields,
+    sole,
+)
 from cubecast.errors import FailedError
+from cubecast.shipped import DEFAULT
 
 Poll = Annotated[
     float | None, typer.Option(help="Seconds between two looks at the folder. [a sixtieth of a step, 0.5 to 30]")
@@ -31,10 +43,10 @@ Keep = Annotated[
 
 def watch_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that the frames come to.")],
-    model: Model,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for forecasts, maps and status.json.")
     ],
+    model: Model = DEFAULT,
     once: Annotated[bool, typer.Option("--once", help="Process what is there and end, for cron.")] = False,
     pattern: Annotated[str, typer.Option(metavar="PATTERN", help="Names of the files, quoted: '*.nc'.")] = "*",
     poll: Poll = None,
@@ -45,16 +57,19 @@ def watch_command(
     keep: Keep = None,
     maps: Annotated[bool, typer.Option("--maps", help="Draw maps of each forecast too, under maps/.")] = False,
     horizon: Annotated[int | None, typer.Option(min=1, help="Frames to forecast. [as trained]")] = None,
+    members: Members = None,
+    seed: Seed = 0,
     precision: Precision = None,
     variable: Variable = None,
     static: StaticFile = None,
 ) -> None:
     """Forecast after each new frame in a folder, until SIGTERM or Ctrl-C; docs/operations.md says by which rules."""
-    from cubecast.nowcaster import Nowcaster
+    from cubecast.forecast import check_members
     from cubecast.watch import Outbox, Rules, Watcher
 
     check_folder(output)
-    loaded = Nowcaster.load(model)
+    loaded = load_model(model)
+    check_members(members, loaded.config.model)
     steps = horizon or loaded.config.task.horizon
     times = {"poll": poll, "deadline": deadline, "patience": patience, "stale": stale}
     rules = Rules.build(loaded.step, steps, **times, fill=fill, keep=keep, maps=maps)
@@ -67,6 +82,8 @@ def watch_command(
         variable=sole(variable),
         once=once,
         horizon=horizon,
+        members=members,
+        seed=seed,
         precision=precision,
         static=open_static_fields(static, [], one=True),
     )

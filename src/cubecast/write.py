@@ -7,15 +7,20 @@ from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
+from cubecast import units
 from cubecast.atomic import atomic_path, free_space
 from cubecast.cf import Kind, describe, encodings, restore
 from cubecast.cube import CHANNEL, channel_names, check_cube, select_channel, sequence_dim
 from cubecast.errors import CubecastError, InputError, OutputError, UsageError
 from cubecast.product import REALIZATION, forecast_dim, names
 
-__all__ = ["atomic_path", "read_forecast", "write_cube", "write_forecast"]
+__all__ = ["atomic_path", "name_for_pysteps", "read_forecast", "write_cube", "write_forecast"]
+
+
+POLAR = "polar_stereographic"
 
 
 def write_forecast(forecast: xr.Dataset, path: str | os.PathLike[str]) -> None:
@@ -60,6 +65,44 @@ def write_cube(cube: xr.DataArray, path: str | os.PathLike[str]) -> None:
     fields = {name: select_channel(cube, name) for name in channel_names(cube)}
     dataset = xr.Dataset(fields).drop_vars([CHANNEL, "channel_units", "channel_standard_name"], errors="ignore")
     _write(dataset, path, ones=(sequence_dim(cube),), title=", ".join(fields))
+
+
+def name_for_pysteps(forecast: xr.Dataset) -> xr.Dataset:
+    """``forecast`` as ``pysteps.io.import_netcdf_pysteps`` reads it when `write_forecast` has written it (as ``.nc``).
+
+    That importer goes by names: the field is ``precip_intensity`` in mm h-1, on coordinates ``y`` and ``x`` with the
+    first row in the north, at a 1-D ``time`` in seconds since the start. It knows a polar stereographic grid mapping
+    by that name, and no other. CF leaves names free: the file stays CF, and a forecast for `read_forecast`.
+
+    Args:
+        forecast: one variable, of rain, after one reference time, on a grid.
+
+    Raises:
+        InputError: anything else.
+    """
+    dim, fields = _forecast_parts(forecast, "not a forecast")
+    reference, lead, _ = names(dim)
+    first = forecast[fields[0]]
+    space = [str(d) for d in first.dims if d not in (reference, REALIZATION, lead)]
+    if len(fields) > 1 or forecast.sizes[reference] > 1 or dim != "time" or len(space) != 2 or not units.is_rain(first):
+        raise InputError(
+            "a forecast for pysteps",
+            found=f"{', '.join(map(str, fields))} ({first.attrs.get('units')}), {dict(first.sizes)}",
+            allowed="one variable, of rain, after one reference time, on a grid",
+        )
+    rain = units.convert_units(first, "mm h-1")
+    if space[0] in rain.coords and rain[space[0]][0] < rain[space[0]][-1]:
+        rain = rain.isel({space[0]: slice(None, None, -1)})
+    new = {old: name for old, name in zip(space, "yx", strict=True) if old != name}
+    mapping = str(rain.attrs.get("grid_mapping", ""))
+    if mapping in rain.coords and rain[mapping].attrs.get("grid_mapping_name") == POLAR != mapping:
+        new[mapping] = rain.attrs["grid_mapping"] = POLAR
+    rain = rain.rename(new)
+    start = np.datetime_as_string(forecast[reference].values[0], unit="s").replace("T", " ")
+    seconds = (forecast[lead].values / np.timedelta64(1, "s")).astype("int64")
+    told = {"standard_name": "time", "units": f"seconds since {start}", "calendar": "standard"}
+    rain = rain.assign_coords(time=(lead, seconds, {**told, "units_metadata": "leap_seconds: none"}))
+    return rain.to_dataset(name="precip_intensity").assign_attrs(forecast.attrs)
 
 
 def read_forecast(path: str | os.PathLike[str]) -> xr.Dataset:

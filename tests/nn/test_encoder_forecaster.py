@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cubecast.config import ModelConfig
 from cubecast.errors import UsageError
 from cubecast.nn import build_network
+from cubecast.nn.members import draw_noise, forecast_members
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "patches, two scales": {"hidden_channels": [3, 4], "patch": 2},
@@ -22,6 +23,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "peephole pixel": {"hidden_channels": [3, 2], "patch": 2, "peephole": "pixel", "grid": (7, 9)},
     "gru after": {"hidden_channels": [3, 4], "patch": 2, "cell": "conv_gru"},
     "gru before": {"hidden_channels": [3, 4], "patch": 2, "cell": "conv_gru", "reset": "before"},
+    "noise": {"hidden_channels": [3, 4], "patch": 2, "noise_channels": 2},
 }
 
 
@@ -66,7 +68,7 @@ def test_the_first_steps_do_not_depend_on_the_horizon(name: str, device: str) ->
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_parameter_receives_a_gradient(name: str, device: str) -> None:
     network, frames = build(name).to(device), frames_of().to(device)
-    network(frames, 3).square().sum().backward()
+    forecast_members(network, frames, 3, members=2, seed=0).square().sum().backward()
     for key, parameter in network.named_parameters():
         assert parameter.grad is not None, key
         assert (parameter.grad != 0).any(), key
@@ -198,3 +200,46 @@ def test_calls_that_do_not_fit_are_refused() -> None:
         network(frames_of()[:, :, :6], 1)
     with pytest.raises(UsageError, match=r"found \(9, 7\); allowed: \(7, 9\)"):
         build("peephole pixel")(frames_of(9, 7), 1)
+
+
+@pytest.mark.parametrize("coordinates", ["eulerian", "lagrangian"])
+def test_members_are_those_of_single_calls(coordinates: str) -> None:
+    """One call for all members of all samples, or one for each: the same forecasts, in the order that is promised."""
+    network = build("noise", coordinates=coordinates, engine="reference")
+    frames = frames_of(8, 12)
+    noise = draw_noise(network, frames, 5, members=3, seed=1)
+    together = network(frames, 5, noise)
+    assert together.shape == (6, 5, 2, 8, 12)
+    for sample in range(2):
+        for member in range(3):
+            index = 3 * sample + member
+            one = network(frames[sample : sample + 1], 5, noise[index : index + 1])
+            torch.testing.assert_close(one[0], together[index])
+    assert (together[0] - together[1]).abs().mean() > 0.01
+    quiet = network(frames, 5)
+    torch.testing.assert_close(quiet, network(frames, 5, torch.zeros_like(noise))[::3])
+
+
+def test_noise_belongs_to_its_seed_and_is_white_at_every_scale() -> None:
+    network = build("noise", hidden_channels=[3, 4, 4], strides=[1, 2, 2])
+    frames = frames_of(96, 96)
+    noise = draw_noise(network, frames, 4, members=2, seed=5)
+    assert noise.shape == (4, 4, 2, 48, 48)
+    assert torch.equal(noise, draw_noise(network, frames, 4, members=2, seed=5))
+    assert not torch.equal(noise, draw_noise(network, frames, 4, members=2, seed=6))
+    for layer, side in enumerate((48, 24, 12)):
+        own = network._with_noise(None, noise, layer)
+        assert own.shape[-2:] == (side, side)
+        assert own.std().item() == pytest.approx(1, abs=0.04)
+    assert draw_noise(build("patches, two scales"), frames, 4, members=2, seed=5) is None
+
+
+def test_noise_leaves_the_past_of_a_forecast_alone() -> None:
+    network = build("noise")
+    frames = frames_of()
+    noise = draw_noise(network, frames, 5, members=1, seed=0)
+    other = noise.clone()
+    other[:, 3:] += 1
+    first, second = network(frames, 5, noise), network(frames, 5, other)
+    assert torch.equal(first[:, :3], second[:, :3])
+    assert not torch.equal(first[:, 3:], second[:, 3:])

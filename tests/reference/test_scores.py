@@ -193,18 +193,3 @@ def test_the_power_spectrum_agrees_with_a_plain_sum_over_waves():
     assert ours["waves"].values.tolist() == [len(power[b]) for b in sorted(power)]
     np.testing.assert_allclose(ours["power_observed"], [np.mean(power[b]) for b in sorted(power)], rtol=1e-10)
     assert ours["wavelength"].values[0] == pytest.approx(24.0)
-
-
-def test_scores_agree_with_pysteps(ensemble):
-    reason = "pysteps is not installed (it is no test dependency: it has no wheels, and wants a compiler)"
-    probscores = pytest.importorskip("pysteps.verification.probscores", reason=reason)
-    detcatscores = pytest.importorskip("pysteps.verification.detcatscores", reason=reason)
-    members, observed = ensemble
-    both = (members.notnull().all("realization") & observed.notnull()).isel(lead_time=0).values
-    f = members.isel(lead_time=0).transpose("realization", ...).values[:, both]
-    o = observed.isel(lead_time=0).values[both]
-    ours = _pooled(members, observed, thresholds=(1.0,)).isel(lead_time=0)
-    assert ours["crps"].item() == pytest.approx(probscores.CRPS(f, o), rel=1e-12)
-    theirs = detcatscores.det_cat_fct(f.mean(0), o, 1.0, ["POD", "FAR", "CSI", "BIAS"])
-    for mine, name in (("pod", "POD"), ("far", "FAR"), ("csi", "CSI"), ("frequency_bias", "BIAS")):
-        assert ours[mine].item() == pytest.approx(theirs[name], rel=1e-12), name

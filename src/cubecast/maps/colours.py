@@ -1,4 +1,4 @@
-"""Colours of a field: rain by accepted bounds, temperatures and differences by cmocean, missing data by a hatch."""
+"""Colours of a field: rain by accepted bounds, probabilities in tenths, others by cmocean, missing data by a hatch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 from matplotlib import colormaps
-from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap, Normalize
+from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap, Normalize, to_rgba
 
 from cubecast import units
 
@@ -25,6 +25,7 @@ RAIN_COLOURS = (
 )  # fmt: skip
 """Told apart with normal, red-blind and green-blind eyes (a test computes it)."""
 DRY = "#ffffff"
+PROBABILITY_BOUNDS = tuple(n / 10 for n in range(11))
 MISSING = "#dcdcdc"
 HATCH = "#bcbcbc"
 _RAIN_DIFFERENCES = (-20.0, -10.0, -5.0, -2.0, -1.0, -0.5, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
@@ -56,6 +57,9 @@ def shown(field: xr.DataArray) -> xr.DataArray:
 def title_of(field: xr.DataArray) -> str:
     """What the field is, for people: its standard name, long name or name."""
     text = str(field.attrs.get("standard_name") or field.attrs.get("long_name") or field.name or "value")
+    unit = str(field.attrs.get("threshold_units", ""))
+    if units.printed(unit):  # of a probability: its threshold
+        text = text.replace(f" {unit} or more", f" {units.printed(unit)} or more")
     text = text.replace("_", " ").strip()
     return text[:1].upper() + text[1:]
 
@@ -74,13 +78,30 @@ def field_style(field: xr.DataArray, values: Sequence[npt.NDArray[Any]]) -> Styl
         # packed files hold 0.1 as 0.09999999: a bound belongs to the class above it with that much slack
         norm = BoundaryNorm([b * (1 - 1e-5) for b in RAIN_BOUNDS], len(RAIN_BOUNDS) - 1)
         return Style(cmap, norm, label, "max", missing, RAIN_BOUNDS)
-    low, high = _limits(values)
     words = f"{field.name} {field.attrs.get('standard_name', '')} {field.attrs.get('long_name', '')}".lower()
+    if _is_probability(field):
+        return _probability_style(missing)
+    low, high = _limits(values)
     if "anomaly" in words or "difference" in words:
         size = max(abs(low), abs(high))
         return Style(_cmocean("balance"), Normalize(-size, size), label, "both", missing)
     warm = "temperature" in words or units.canonical(unit) in ("degC", "K")
     return Style(_cmocean("thermal") if warm else colormaps["viridis"], Normalize(low, high), label, "both", missing)
+
+
+def _is_probability(field: xr.DataArray) -> bool:
+    words = f"{field.attrs.get('standard_name', '')} {field.attrs.get('long_name', '')}"
+    return str(field.attrs.get("units")) == "1" and "probability" in words
+
+
+def _probability_style(missing: bool) -> Style:
+    """Tenths from 0 to 1, light to dark; white below the first tenth."""
+    classes = len(PROBABILITY_BOUNDS) - 1
+    colours = _cmocean("dense")(np.linspace(0.0, 0.95, classes))
+    colours[0] = to_rgba(DRY)
+    # shares of members are rounded to float32: a bound belongs to the class above it, and 1 to the last
+    norm = BoundaryNorm([*(b * (1 - 1e-5) for b in PROBABILITY_BOUNDS[:-1]), 1 + 1e-5], classes)
+    return Style(ListedColormap(colours), norm, "Probability", "neither", missing, PROBABILITY_BOUNDS)
 
 
 def difference_style(field: xr.DataArray, values: Sequence[npt.NDArray[Any]]) -> Style:
@@ -95,6 +116,8 @@ def difference_style(field: xr.DataArray, values: Sequence[npt.NDArray[Any]]) ->
         colours[half] = (1.0, 1.0, 1.0, 1.0)
         cmap = ListedColormap(colours[1:-1]).with_extremes(under=colours[0], over=colours[-1])
         return Style(cmap, BoundaryNorm(_RAIN_DIFFERENCES, count), label, "both", missing, _RAIN_DIFFERENCES)
+    if _is_probability(field):
+        return Style(_cmocean("balance"), Normalize(-1, 1), label, "neither", missing)
     low, high = _limits(values)
     size = max(abs(low), abs(high))
     return Style(_cmocean("balance"), Normalize(-size, size), label, "both", missing)

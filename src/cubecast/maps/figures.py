@@ -152,10 +152,10 @@ def plot_systems(
     style = field_style(first.field, [field for row in rows.values() for field in row])
     mean = {name: ", mean of members" if REALIZATION in forecast.dims else "" for name, forecast in forecasts.items()}
     titles = {name: [name.replace("_", " ") + mean[name]] * len(first.times) for name in made}
-    titles["Observed"] = [f"{lead}, {time}\nObserved" for lead, time in zip(first.leads, first.times, strict=True)]
+    titles["Observed"] = [f"Observed, {lead}\n{time}" for lead, time in zip(first.leads, first.times, strict=True)]
     panels = [[Panel(v, style, t) for v, t in zip(row, titles[name], strict=True)] for name, row in rows.items()]
     place = find_place(first.field)
-    return draw_panels(panels, place, heading=first.heading, coastline=coastline, attribution=attribution).figure
+    return draw_panels(panels, place, heading=first.title, coastline=coastline, attribution=attribution).figure
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:

@@ -11,11 +11,11 @@ import numpy.typing as npt
 import xarray as xr
 
 from cubecast.cube import channel_names, check_cube, cube_step, locate, same_places, select_channel, sequence_dim
+from cubecast.ensemble_products import observed_product
 from cubecast.errors import InputError, UsageError
 from cubecast.maps.colours import shown, title_of
 from cubecast.product import REALIZATION, forecast_dim, lead_texts, names
 from cubecast.steps import MONTH_DAYS
-from cubecast.units import convert_units, same
 
 Values = npt.NDArray[Any]
 
@@ -25,16 +25,22 @@ class Frames:
     """Fields in the order of time, in the units that are shown.
 
     ``field`` has dims (frame, y, x) and may be lazy; ``times`` and ``leads`` are texts, one a frame (no leads for a
-    cube); ``valid`` are the values of the sequence coordinate; ``heading`` is the title of a figure of them,
-    ``reference`` the reference time of a forecast.
+    cube); ``valid`` are the values of the sequence coordinate; ``title`` says what they are, ``reference`` is the
+    reference time of a forecast, and ``members`` how it was made of an ensemble, if it was.
     """
 
     field: xr.DataArray
     valid: Values
     times: list[str]
     leads: list[str]
-    heading: str
+    title: str
     reference: Any = None
+    members: str = ""
+
+    @property
+    def heading(self) -> str:
+        """The title of a figure of these frames alone."""
+        return ", ".join(filter(None, (self.title, self.members)))
 
     def values(self) -> list[Values]:
         """The fields as arrays (y, x); computes them."""
@@ -73,15 +79,17 @@ def forecast_frames(
     months = "nominal months" in str(forecast[lead_name].attrs.get("comment", ""))
     unit = str(forecast[ref_name].attrs.get("units", ""))
     start = time_text(field[ref_name].values[()], months=months, unit=unit)
-    mean = f", mean of {members} members" if members > 1 else ""
+    made = field.attrs.get("ensemble_statistic") or (f"mean of {members} members" if members > 1 else "")
+    title = title_of(field) + ("," if "threshold" in field.attrs else "")
     valid = field[valid_name].values
     return Frames(
         field,
         valid,
         [time_text(v, months=months, unit=unit) for v in valid],
         ["+" + text for text in lead_texts(field[lead_name].values)],
-        f"{title_of(field)} forecast from {start}{mean}",
+        f"{title} forecast from {start}",
         field[ref_name].values[()],
+        made,
     )
 
 
@@ -99,10 +107,12 @@ def cube_frames(cube: xr.DataArray, *, variable: str | None = None) -> Frames:
 def observed_values(cube: xr.DataArray, frames: Frames) -> list[Values]:
     """The observed field at each valid time of ``frames``, in its units; all missing where the cube has no frame.
 
+    Beside a probability it is the event: 1 where it happened (`cubecast.ensemble_products.observed_product`).
+
     Raises:
         InputError: the cube has not this variable, or lies on another grid.
     """
-    name = str(frames.field.name)
+    name = str(frames.field.attrs.get("source_variable", frames.field.name))
     one = _channel(check_cube(cube), name if name in channel_names(cube) else None)
     space = tuple(str(d) for d in frames.field.dims[1:])
     if not same_places(one, frames.field, space):
@@ -119,12 +129,9 @@ def observed_values(cube: xr.DataArray, frames: Frames) -> list[Values]:
             found=f"{time_text(first)} to {time_text(last)}",
             allowed=f"{frames.times[0]} to {frames.times[-1]}",
         )
-    unit = str(frames.field.attrs.get("units", ""))
     found = []
     for i in index:
-        frame = one.isel({sequence_dim(one): max(int(i), 0)}).load()
-        if unit and not same(str(frame.attrs.get("units", "")), unit):
-            frame = convert_units(frame, unit)
+        frame = observed_product(frames.field, one.isel({sequence_dim(one): max(int(i), 0)}).load())
         found.append(np.where(i < 0, np.nan, frame.values))
     return found
 

@@ -41,6 +41,8 @@ __all__ = [
 def build_network(config: ModelConfig, *, in_channels: int, out_channels: int, static_channels: int = 0) -> nn.Module:
     """The untrained network of a configuration, called as ``network(frames, horizon) -> forecast``.
 
+    With noise channels: ``network(frames, horizon, network.draw_noise(frames, horizon, members=m, seed=s))``.
+
     Args:
         config: the architecture.
         in_channels: all input channels, in the order of `Layout`: output variables, other inputs, one mask for
@@ -86,6 +88,7 @@ def _field_network(config: ModelConfig, layout: Layout) -> EncoderForecaster:
         make_cell=lambda inputs, hidden, grid: _field_cell(config, inputs, hidden, grid),
         grid=config.grid,
         residual=config.residual,
+        noise_channels=config.noise_channels,
     )
 
 

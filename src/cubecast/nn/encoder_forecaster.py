@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import final
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ from cubecast.errors import UsageError
 from cubecast.nn.cell import Cell
 from cubecast.nn.layout import Layout
 from cubecast.nn.recurrent import RecurrentLayer
-from cubecast.shapes import Forecast, Frames
+from cubecast.shapes import Forecast, Frames, Noise
 
 CellFactory = Callable[[int, int, tuple[int, int] | None], Cell]
 """``make(in_channels, hidden_channels, grid)``: the cell of one layer; ``grid`` as given, on the layer's own scale."""
@@ -45,7 +46,13 @@ class EncoderForecaster(nn.Module):
     The head starts at zero: untrained, the network is persistence. Keeping is a factor, so that smooth fields can fade
     what was there (damped persistence of an anomaly; rain that moves on) without drawing all its detail once more.
 
-    Sources: Shi et al. (2015), DOI 10.48550/arXiv.1506.04214; Shi et al. (2017), DOI 10.48550/arXiv.1706.03458.
+    With ``noise_channels`` it forecasts members of an ensemble: at every step each forecaster layer has white noise
+    as a further input, and the recurrent state makes it coherent in time, the convolutions in space. One noise, drawn
+    on the grid of the finest layer, serves all: a coarser layer gets its means over s x s points, times s (white noise
+    of variance 1 again). So the encoder runs once for all members. Without noise (None) it is zero.
+
+    Sources: Shi et al. (2015), DOI 10.48550/arXiv.1506.04214; Shi et al. (2017), DOI 10.48550/arXiv.1706.03458;
+    noise as an input trained with the CRPS: Lang et al. (2024), DOI 10.48550/arXiv.2412.15832.
 
     Args:
         layout: what the input channels are.
@@ -55,6 +62,7 @@ class EncoderForecaster(nn.Module):
         make_cell: builds the cell of one layer.
         grid: y and x size of the frames, when the cells need to know it; None: any.
         residual: forecast what is kept of the last observed value, and the change.
+        noise_channels: planes of white noise that each forecaster layer is given; 0: none.
 
     Raises:
         UsageError: not as many strides as layers.
@@ -70,11 +78,13 @@ class EncoderForecaster(nn.Module):
         make_cell: CellFactory,
         grid: tuple[int, int] | None = None,
         residual: bool = True,
+        noise_channels: int = 0,
     ) -> None:
         super().__init__()
         if len(strides) != len(hidden_channels):
             raise UsageError("strides", found=list(strides), allowed=f"one for each of {list(hidden_channels)}")
         self.layout, self.patch, self.residual, self.grid = layout, patch, residual, grid
+        self.noise_channels, self.strides = noise_channels, tuple(strides)
         self.multiple = patch * math.prod(strides)
         self.down, self.encoder = nn.ModuleList(), nn.ModuleList()
         self.up, self.forecaster = nn.ModuleList(), nn.ModuleList()
@@ -85,7 +95,7 @@ class EncoderForecaster(nn.Module):
             coarser = hidden_channels[index + 1] if index + 1 < len(hidden_channels) else 0
             self.down.append(_downscale(width, hidden, stride))
             self.encoder.append(RecurrentLayer(make_cell(width if stride == 1 else hidden, hidden, size)))
-            self.forecaster.append(RecurrentLayer(make_cell(coarser, hidden, size)))
+            self.forecaster.append(RecurrentLayer(make_cell(coarser + noise_channels, hidden, size)))
             self.up.append(_upscale(hidden, stride))
             width = hidden
         self.head = nn.Conv2d(hidden_channels[0], layout.outputs * patch**2 * (2 if residual else 1), 1)
@@ -93,8 +103,13 @@ class EncoderForecaster(nn.Module):
             for parameter in self.head.parameters():
                 nn.init.zeros_(parameter)
 
-    def forward(self, frames: Frames, horizon: int) -> Forecast:
+    def forward(self, frames: Frames, horizon: int, noise: Noise | None = None) -> Forecast:
         """Forecast ``horizon`` frames from ``frames``, in model space.
+
+        Args:
+            frames: the history.
+            horizon: steps to forecast.
+            noise: of `draw_noise`; the forecast then has its batch: the members of one sample one after the other.
 
         Raises:
             UsageError: horizon below 1, another number of channels, or another grid than the one that per-pixel
@@ -102,20 +117,47 @@ class EncoderForecaster(nn.Module):
         """
         self._check(frames, horizon)
         ny, nx = frames.shape[-2:]
+        if noise is None and self.noise_channels:
+            noise = frames.new_zeros(self._noise_shape(frames, horizon, 1))
         sequence = F.pixel_unshuffle(self._pad(frames), self.patch)
         states = []
         for down, layer in zip(self.down, self.encoder, strict=True):
             sequence, state = layer(_each_frame(down, sequence), frames.shape[1])
             states.append(state)
+        members = 1 if noise is None else noise.shape[0] // frames.shape[0]
         above: Tensor | None = None
-        for layer, up, state in zip(reversed(self.forecaster), reversed(self.up), reversed(states), strict=True):
-            outputs, _ = layer(above, horizon, state)
-            sequence = above = _each_frame(up, outputs)
+        for index in reversed(range(len(states))):
+            state = tuple(s.repeat_interleave(members, dim=0) for s in states[index]) if members > 1 else states[index]
+            outputs, _ = self.forecaster[index](self._with_noise(above, noise, index), horizon, state)
+            sequence = above = _each_frame(self.up[index], outputs)
         forecast = F.pixel_shuffle(_each_frame(self.head, sequence), self.patch)[..., :ny, :nx]
         if not self.residual:
             return forecast
         change, keeping = forecast.chunk(2, dim=2)
-        return 2 * keeping.sigmoid() * self.layout.last_observed(frames) + change
+        last = self.layout.last_observed(frames).repeat_interleave(members, dim=0)
+        return 2 * keeping.sigmoid() * last + change
+
+    def draw_noise(self, frames: Frames, horizon: int, *, members: int, seed: int) -> Noise | None:
+        """Standard normal noise for ``members`` forecasts of each sample; None without ``noise_channels``.
+
+        It is drawn on the CPU: the same for a seed on every device.
+        """
+        if not self.noise_channels:
+            return None
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(self._noise_shape(frames, horizon, members), generator=generator).to(frames)
+
+    def _noise_shape(self, frames: Tensor, horizon: int, members: int) -> tuple[int, ...]:
+        sides = (self._padded(n) // (self.patch * self.strides[0]) for n in frames.shape[-2:])
+        return (frames.shape[0] * members, horizon, self.noise_channels, *sides)
+
+    def _with_noise(self, above: Tensor | None, noise: Tensor | None, index: int) -> Tensor | None:
+        """What comes from the coarser layer, and noise on the grid of layer ``index``."""
+        if noise is None:
+            return above
+        scale = math.prod(self.strides[1 : index + 1])
+        own = noise if scale == 1 else _each_frame(lambda f: F.avg_pool2d(f, scale) * scale, noise)
+        return own if above is None else torch.cat([above, own.to(above.dtype)], dim=2)
 
     def _check(self, frames: Tensor, horizon: int) -> None:
         if horizon < 1:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from cubecast.nn.advection import interpolate, trajectories
 from cubecast.nn.layout import Layout
+from cubecast.nn.members import draw_noise
 from cubecast.nn.motion import WINDOW, estimate_motion
-from cubecast.shapes import Forecast, Frames, Points
+from cubecast.shapes import Forecast, Frames, Noise, Points
 
 
 @final
@@ -44,8 +45,10 @@ class Lagrangian(nn.Module):
         super().__init__()
         self.forecaster, self.layout, self.window = forecaster, layout, window
 
-    def forward(self, frames: Frames, horizon: int) -> Forecast:
+    def forward(self, frames: Frames, horizon: int, noise: Noise | None = None) -> Forecast:
         """Forecast ``horizon`` frames from 2 or more ``frames``, in model space.
+
+        ``noise`` is the forecaster's: all members of a sample move alike.
 
         Raises:
             UsageError: fewer than 2 frames, or what the forecaster refuses.
@@ -64,8 +67,14 @@ class Lagrangian(nn.Module):
         if masks is not None:
             parts.append(torch.cat([there, masks[:, -1:]], dim=1).to(frames.dtype))
         still = others[:, :, inputs:] if masks is not None else others
-        grown = self.forecaster(torch.cat([*parts, still], dim=2), horizon)
-        return _bring(grown, points[:, :horizon])
+        brought = torch.cat([*parts, still], dim=2)
+        # A forecaster without noise need not know of it.
+        grown = self.forecaster(brought, horizon) if noise is None else self.forecaster(brought, horizon, noise)
+        return _bring(grown, points[:, :horizon].repeat_interleave(len(grown) // len(frames), dim=0))
+
+    def draw_noise(self, frames: Frames, horizon: int, *, members: int, seed: int) -> Noise | None:
+        """The noise of the forecaster, in the moving air; see `EncoderForecaster.draw_noise`."""
+        return draw_noise(self.forecaster, frames, horizon, members=members, seed=seed)
 
 
 def _bring(fields: Tensor, points: Points) -> Tensor:

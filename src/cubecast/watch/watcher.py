@@ -43,7 +43,7 @@ class Watcher:
         variable: as in `cubecast.open_cube`.
         once: nothing is waited for: what is missing or cannot be read now is filled or skipped.
         clock: seconds since 1970, UTC; what all times of the rules are counted by.
-        options: further arguments of `Nowcaster.predict`: horizon, static, precision.
+        options: further arguments of `Nowcaster.predict`: horizon, static, precision, members, seed.
 
     Raises:
         InputError: the folder is not there.
