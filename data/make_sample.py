@@ -11,7 +11,7 @@ import cubecast
 
 def make_sample(path: Path) -> None:
     """Write the sample cube to ``path``."""
-    cube = cubecast.generate_rain(frames=96, size=(96, 96), step_minutes=5, grid_km=2.0, seed=1)
+    cube = cubecast.generate_rain(frames=96, size=(96, 96), step_minutes=5, grid_km=2.0, seed=2)
     cubecast.write_cube(cube.round(1).assign_attrs(cube.attrs), path)
 
 

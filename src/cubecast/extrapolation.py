@@ -94,15 +94,33 @@ def _window(cube: xr.DataArray) -> float:
     return WINDOW if side is None else float(np.clip(WINDOW_KM / side, *WINDOW_PIXELS))
 
 
-def _carry(past: xr.DataArray, horizon: int, window: float, device: torch.device) -> Array:
-    """The last frame of a history (time, y, x) at every lead, NaN where missing."""
+def find_motion(past: xr.DataArray, *, device: str = "auto") -> Array:
+    """The motion of all frames of a history: pixels a step towards growing y and x, (2, y, x) float32.
+
+    Args:
+        past: 2 frames or more of one field (time, y, x), NaN where missing.
+        device: ``auto`` is CUDA when present.
+
+    Raises:
+        UsageError: fewer than 2 frames.
+    """
+    return _motion(past.load(), _window(past), choose_device(device))[0].cpu().numpy()
+
+
+def _motion(past: xr.DataArray, window: float, device: torch.device) -> torch.Tensor:
     observed = np.isfinite(past.values)
     seen = torch.from_numpy(observed)[None, :, None].to(device)
     visible = torch.from_numpy(np.where(observed, _visible(past, observed), 0).astype(np.float32))[None, :, None]
-    last = torch.from_numpy(np.where(observed[-1], past.values[-1], 0).astype(np.float32))[None, None].to(device)
     with torch.no_grad():
-        motion = estimate_motion(visible.to(device), seen, window=window)
-        carried, there = advect(last, motion, horizon, observed=seen[:, -1])
+        return estimate_motion(visible.to(device), seen, window=window)
+
+
+def _carry(past: xr.DataArray, horizon: int, window: float, device: torch.device) -> Array:
+    """The last frame of a history (time, y, x) at every lead, NaN where missing."""
+    values = past.values[-1]
+    seen = torch.from_numpy(np.isfinite(values))[None, None].to(device)
+    last = torch.from_numpy(np.nan_to_num(values, nan=0.0).astype(np.float32))[None, None].to(device)
+    carried, there = advect(last, _motion(past, window, device), horizon, observed=seen)
     return torch.where(there, carried, torch.nan)[0, :, 0].cpu().numpy()
 
 
