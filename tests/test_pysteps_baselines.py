@@ -11,7 +11,7 @@ import xarray as xr
 from cubecast import generate_rain
 from cubecast.errors import InputError, UsageError
 from cubecast.nowcaster import Nowcaster
-from cubecast.pysteps_baselines import METHODS, cache_folder, pysteps_nowcast
+from cubecast.pysteps_baselines import METHODS, pysteps_nowcast
 from cubecast.units import convert_units
 from cubecast.verification import evaluate, verify
 
@@ -212,14 +212,6 @@ def test_without_pysteps_one_line_says_what_to_install(cube, tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(UsageError, match=r"no pysteps, opencv-python-headless.*pip install 'cubecast\[pysteps\]'"):
         make(cube, tmp_path)
-
-
-def test_the_cache_is_where_caches_are(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "cubecast" / "pysteps"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / ".cache" / "cubecast" / "pysteps"
 
 
 @pytest.mark.usefixtures("installed")

@@ -66,6 +66,12 @@ def make_folder(folder: Path) -> None:
         raise output_error(folder, error) from None
 
 
+def cache_folder(what: str) -> Path:
+    """Where copies and results of other programs are kept: under XDG_CACHE_HOME, or ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "cubecast" / what
+
+
 def remove_stale(folder: Path) -> list[str]:
     """Remove the temporary files and folders in ``folder`` that processes of this machine left when they were killed.
 

@@ -28,7 +28,7 @@ import xarray as xr
 from dask.system import CPU_COUNT
 
 from cubecast import units
-from cubecast.atomic import make_folder
+from cubecast.atomic import cache_folder, make_folder
 from cubecast.baselines import check_horizon, find_references
 from cubecast.cube import channel_names, cube_step, select_channel, sequence_dim, space_dims, window_starts
 from cubecast.errors import InputError, UsageError
@@ -95,7 +95,7 @@ def pysteps_nowcast(
         method: one of `METHODS`.
         reference: one or many reference times, each that of a frame with two more before it.
         horizon: number of leads, in steps.
-        cache: folder of the files, made when missing; None: `cache_folder`.
+        cache: folder of the files, made when missing; None: `cubecast.atomic.cache_folder`.
         progress: shows how many reference times are done.
 
     Returns:
@@ -120,7 +120,7 @@ def pysteps_nowcast(
         raise InputError(
             f"frames before {times[~whole][0]}", found="a gap or the start", allowed=f"{FRAMES} frames in a row"
         )
-    folder = cache_folder() if cache is None else Path(cache)
+    folder = cache_folder("pysteps") if cache is None else Path(cache)
     make_folder(folder)
     fixed: dict[str, Any] = {"minutes": step.size / 60, "km": cell_km(cube)}
     values: dict[str, list[Any]] = {name: [] for name in rain}
@@ -184,12 +184,6 @@ def call_pysteps(rain: Array, method: str, horizon: int, settings: dict[str, Any
             return np.asarray(make(rain, velocity, horizon, num_workers=CPU_COUNT, **settings))
         found = make(decibel, velocity, horizon, num_workers=CPU_COUNT, **settings)
         return np.asarray(transformation.dB_transform(found, threshold=DECIBEL, inverse=True)[0])
-
-
-def cache_folder() -> Path:
-    """Where nowcasts are kept unless another folder is named: under XDG_CACHE_HOME, or ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "cubecast" / "pysteps"
 
 
 def _kept_or_made(

@@ -7,12 +7,14 @@ import logging
 import time
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from cubecast.archive.histories import Archive
 from cubecast.archive.targets import Target
 from cubecast.archive.work import FAILED
 from cubecast.atomic import atomic_path
+from cubecast.errors import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +23,7 @@ REPORT_SECONDS = 30.0
 
 
 class Report:
-    """What became of the forecasts of a run; the file is replaced as a whole, now and then and at the end.
+    """What became of the forecasts of a run, as a context; the file is replaced as a whole, now and then and at the end.
 
     Args:
         target: where the forecasts go, and the report.
@@ -37,6 +39,7 @@ class Report:
             "state": "running",
             "started": _now(),
             "ended": None,
+            "problem": None,
             "output": str(target.path),
             "report": str(target.report),
             "options": about,
@@ -44,7 +47,15 @@ class Report:
             "failed": [],
             "unreadable_files": [{"file": path, "reason": reason} for path, reason in archive.refused.items()],
         }
-        self._written = time.monotonic()
+        self._write()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.values |= {"state": "ended" if error is None else "stopped", "ended": _now()}
+        self.values["problem"] = None if error is None else one_line(error)
+        self._write()
 
     def add(self, reference: Any, state: str, reason: str) -> None:
         """Take note of one forecast."""
@@ -55,12 +66,6 @@ class Report:
             logger.warning("%s failed: %s", name, reason)
         if time.monotonic() - self._written > REPORT_SECONDS:
             self._write()
-
-    def end(self) -> dict[str, Any]:
-        """Write the last version, and give it."""
-        self.values |= {"state": "ended", "ended": _now()}
-        self._write()
-        return self.values
 
     def _write(self) -> None:
         with atomic_path(self.target.report) as temporary:

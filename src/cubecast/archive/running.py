@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from dask.system import CPU_COUNT
 from distributed import Client, Future, LocalCluster, as_completed
 
 from cubecast.archive.histories import Archive, Fingerprints, History, open_archive
@@ -22,7 +21,7 @@ from cubecast.archive.targets import choose_target
 from cubecast.archive.work import FAILED, Forecaster, Job, forecast_one, model_digest
 from cubecast.channels import Array
 from cubecast.cube import locate
-from cubecast.errors import CubecastError, FailedError, UsageError
+from cubecast.errors import CubecastError, FailedError, UsageError, one_line
 from cubecast.nowcaster import Nowcaster
 from cubecast.progress import Progress, follow
 from cubecast.shipped import model_path
@@ -99,17 +98,17 @@ def run_archive(
     units = None if cube is archive.cube else str(cube.attrs["units"])
     about = {"static": static, "matched": matched, "memory": memory, "units": units, "options": options}
     job = Job(_key(), folder, model_digest(folder), archive.templates, archive.names, target, **about)
-    report = Report(target, archive, wanted=len(times) + len(failed), about={"folder": str(folder), **job.about})
-    for reference, reason in failed:
-        report.add(reference, FAILED, reason)
     histories = _histories(archive, times, loaded.config.task.history, Fingerprints(job.about))
-    with _connected(scheduler, workers, say) as client, _prepared(client, job):
-        results = _results(client, job.key, histories)
-        for reference, state, reason in follow(results, "forecasting", len(times), progress):
-            report.add(reference, state, reason)
-    if scheduler is None:  # processes of other machines are not known here
-        target.clean()
-    return report.end()
+    with Report(target, archive, wanted=len(times) + len(failed), about={"folder": str(folder), **job.about}) as report:
+        for reference, reason in failed:
+            report.add(reference, FAILED, reason)
+        with _connected(scheduler, workers, say) as client, _prepared(client, job):
+            results = _results(client, job.key, histories)
+            for reference, state, reason in follow(results, "forecasting", len(times), progress):
+                report.add(reference, state, reason)
+        if scheduler is None:  # processes of other machines are not known here
+            target.clean()
+    return report.values
 
 
 def _key() -> str:
@@ -129,20 +128,18 @@ def _connected(scheduler: str | None, workers: int | None, say: Callable[[str], 
                 say(f"dashboard: {client.dashboard_link}")
             yield client
         return
-    number = workers or len(os.sched_getaffinity(0))
-    has_dashboard = find_spec("bokeh") is not None
+    number = workers or CPU_COUNT
     with (
         LocalCluster(
             n_workers=number,
             threads_per_worker=THREADS,
             memory_limit=1 / number,
-            dashboard_address=":0" if has_dashboard else None,
+            dashboard_address="127.0.0.1:0",  # for this machine alone: it knows no passwords
             silence_logs=logging.ERROR,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        if has_dashboard:
-            say(f"dashboard: {client.dashboard_link}")
+        say(f"dashboard: {client.dashboard_link}")
         yield client
 
 
@@ -195,9 +192,9 @@ def _results(client: Client, key: str, histories: Iterator[tuple[Any, History, i
         reference = running.pop(future)
         if future.status == "finished":
             yield (reference, *future.result())
-        elif client.status != "running" or future.status == "lost":
+        elif future.status == "error":  # a forecast that killed one worker after the other, say
+            yield reference, FAILED, one_line(future.exception())
+        else:
             raise FailedError("the dask scheduler is lost", remedy="start it, and run the same command to go on")
-        else:  # a forecast that killed one worker after the other, say
-            yield reference, FAILED, f"{future.status}: {future.exception()}"
         future.release()
         send()

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import xarray as xr
 
 from cubecast.errors import InputError, UsageError
+from cubecast.sources.remote import expand_url, is_remote_file, is_url
 
 Source = str | os.PathLike[str] | xr.Dataset | xr.DataArray
 Kind = Literal["hdf5", "classic", "grib", "pgm", "zarr"]
@@ -41,15 +42,10 @@ def expand(source: Any) -> list[str | xr.Dataset | xr.DataArray]:
     return items
 
 
-def is_url(path: str) -> bool:
-    """Whether ``path`` is an fsspec URL."""
-    return "://" in path or "::" in path
-
-
 def _paths(path: str) -> list[str]:
     path = path.removeprefix("file://")
     if is_url(path):
-        return [path]
+        return expand_url(path) if is_remote_file(path) else [path]
     path = os.path.expanduser(path)
     if os.path.exists(path):
         return [path]

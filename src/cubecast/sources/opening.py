@@ -18,6 +18,7 @@ from cubecast.sources.files import Source, expand, file_kind
 from cubecast.sources.joining import Part, describe_part, is_regular, join, stack_channels
 from cubecast.sources.layout import Found, Layout, split_steps, stack
 from cubecast.sources.objects import from_object
+from cubecast.sources.remote import local_copy
 from cubecast.sources.times import shown
 
 Refused = Callable[[str, InputError], None]
@@ -95,7 +96,7 @@ def open_static(source: Source) -> xr.Dataset:
     """
     if not isinstance(source, xr.Dataset | xr.DataArray):
         (path, *_) = expand(source)
-        source = _load_static(str(path))
+        source = _load_static(local_copy(str(path)))
     ds = source.to_dataset() if isinstance(source, xr.DataArray) else source
     ds = ds.squeeze(drop=True)
     fields = [n for n, v in ds.data_vars.items() if v.ndim == 2 and v.dtype.kind in "iufb"]
@@ -221,6 +222,7 @@ def _scan_or_refuse(
 
 def _scan(path: str, names: tuple[str | None, ...], known: list[netcdf.Known]) -> list[Found]:
     """What is asked for in one file."""
+    path = local_copy(path)
     kind = file_kind(path)
     if kind == "zarr":
         from cubecast.sources import zarr
