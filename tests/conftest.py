@@ -1,8 +1,12 @@
 """Fixtures shared by all tests: where the real data is, and small generated cubes."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -60,6 +64,27 @@ def _blobs(y: np.ndarray, x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         dx = (x - cx * size[1] + size[1] / 2) % size[1] - size[1] / 2
         field += (4.0 + 3.0 * i) * np.exp(-((y - cy * size[0]) ** 2 + dx**2) / (2 * 2.5**2))
     return np.where(field > 0.1, field, 0.0)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Path], str]]:
+    """``serve(folder)``: the address of a web server of its files, which ends with the test."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """pytest shows enough."""
+
+    with ExitStack() as servers:
+
+        def start(folder: Path) -> str:
+            server = servers.enter_context(
+                ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+            )
+            Thread(target=server.serve_forever, daemon=True).start()
+            servers.callback(server.shutdown)
+            return f"http://127.0.0.1:{server.server_address[1]}"
+
+        yield start
 
 
 @pytest.fixture(params=["cpu", "cuda"])

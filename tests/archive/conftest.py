@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 from distributed import LocalCluster
 
+from cubecast.config import Config
 from cubecast.nowcaster import Nowcaster
 from cubecast.write import write_cube
 
@@ -15,10 +16,11 @@ SMALL = {"history": 3, "horizon": 2, "epochs": 1, "hidden_channels": [4], "patch
 
 @pytest.fixture(scope="session")
 def models(rain: Callable[..., xr.DataArray], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``one`` and ``other``: folders of models that differ."""
+    """``one`` and ``other``: folders of models, of which the other one makes ensembles."""
     folder = tmp_path_factory.mktemp("models")
-    for name, seed in (("one", 0), ("other", 1)):
-        Nowcaster(**SMALL, seed=seed, coordinates="lagrangian").fit(rain(40)).save(folder / name)
+    Nowcaster(**SMALL, coordinates="lagrangian").fit(rain(40)).save(folder / "one")
+    ensemble = Config.build({"loss": {"kind": "crps"}}, **SMALL, noise_channels=2, coordinates="lagrangian")
+    Nowcaster(ensemble).fit(rain(40)).save(folder / "other")
     return folder
 
 

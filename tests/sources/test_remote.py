@@ -1,10 +1,7 @@
 """Files at URLs: copied once for each version, named by their URL, and plain about what cannot be had."""
 
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
 
 import fsspec
 import numpy as np
@@ -31,20 +28,11 @@ def save(path: Path, first: int) -> None:
 
 
 @pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    """A web server of the folder ``tmp_path/served`` with two files."""
+def address(tmp_path: Path, serve: Callable[[Path], str]) -> str:
+    """A web server of two files."""
     for first in (0, 2):
         save(tmp_path / "served" / f"{first}.nc", first)
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            """pytest shows enough."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "served")))
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+    return serve(tmp_path / "served")
 
 
 def test_a_pattern_at_a_web_server(address: str, cache: Path, tmp_path: Path) -> None:

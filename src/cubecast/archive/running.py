@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 from dask.system import CPU_COUNT
-from distributed import Client, Future, LocalCluster, as_completed
+from distributed import CancelledError, Client, Future, LocalCluster, as_completed
+from distributed.comm import CommClosedError
 
 from cubecast.archive.histories import Archive, Fingerprints, History, open_archive
 from cubecast.archive.references import choose_references
@@ -30,6 +31,8 @@ THREADS = 2
 """Of a worker: one forecasts, one reads and writes."""
 AHEAD = 2
 """Histories that wait at a worker for each of its threads."""
+CONNECT_SECONDS = 20
+"""How long a scheduler is looked for."""
 
 
 def run_archive(
@@ -120,7 +123,7 @@ def _connected(scheduler: str | None, workers: int | None, say: Callable[[str], 
     """A client of a scheduler, or of a cluster on this machine, which ends with it."""
     if scheduler is not None:
         try:
-            client = Client(scheduler, timeout=20, set_as_default=False)
+            client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             raise FailedError(f"no dask scheduler at {scheduler}", found=str(error)) from None
         with client:
@@ -156,7 +159,8 @@ def _prepared(client: Client, job: Job) -> Iterator[None]:
         yield
     finally:
         if client.status == "running":
-            client.unregister_worker_plugin(job.key)
+            with suppress(OSError):  # the scheduler is lost, and what it knew
+                client.unregister_worker_plugin(job.key)
 
 
 def _histories(
@@ -186,15 +190,19 @@ def _results(client: Client, key: str, histories: Iterator[tuple[Any, History, i
             running[future] = reference
             done.add(future)
 
-    send()
-    while running:
-        future = next(done)
-        reference = running.pop(future)
-        if future.status == "finished":
-            yield (reference, *future.result())
-        elif future.status == "error":  # a forecast that killed one worker after the other, say
-            yield reference, FAILED, one_line(future.exception())
-        else:
-            raise FailedError("the dask scheduler is lost", remedy="start it, and run the same command to go on")
-        future.release()
+    lost = FailedError("the dask scheduler is lost", remedy="start it, and run the same command to go on")
+    try:
         send()
+        while running:
+            future = next(done)
+            reference = running.pop(future)
+            if future.status == "finished":
+                yield (reference, *future.result())
+            elif future.status == "error":  # a forecast that killed one worker after the other, say
+                yield reference, FAILED, one_line(future.exception())
+            else:
+                raise lost
+            future.release()
+            send()
+    except (CommClosedError, CancelledError):
+        raise lost from None

@@ -149,8 +149,8 @@ class Store(Target):
         reference = names(forecast_dim(blank))[0]
         self._references = there[reference].values
         key = "model_weights_sha256"
-        shapes = [{n: v.shape[1:] for n, v in forecast.data_vars.items()} for forecast in (blank, there)]
-        if shapes[0] != shapes[1] or there.attrs.get(key) != blank.attrs.get(key):
+        same = there.attrs.get(key) == blank.attrs.get(key)
+        if not (same and _frame(there, reference).equals(_frame(blank, reference))):
             found = "forecasts of another model, grid or horizon"
         elif not np.isin(blank[reference].values, self._references).all():
             found = "a store of other reference times"
@@ -176,3 +176,8 @@ class Store(Target):
     def _place(self, reference: Any) -> int:
         assert self._references is not None, "prepare was not called"
         return int(np.searchsorted(self._references, reference))
+
+
+def _frame(forecast: xr.Dataset, reference: str) -> xr.Dataset:
+    """Variables and coordinates without a single forecast."""
+    return forecast.reset_coords(drop=True).isel({reference: slice(0, 0)})

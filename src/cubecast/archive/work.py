@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ class Forecaster(WorkerPlugin):
         torch.set_num_threads(1)  # workers share the cores
         # What is lazy is computed where it is asked for: by default dask would send it back to the scheduler.
         self._settings = dask.config.set(scheduler="synchronous")
-        self._turn = threading.Lock()
+        self._turn, self._files = threading.Lock(), threading.RLock()
         self._model = Nowcaster.load(self.job.model)
         self._static = None if self.job.static is None else open_static(self.job.static)
         if model_digest(self.job.model) != self.job.digest:
@@ -94,28 +95,39 @@ class Forecaster(WorkerPlugin):
     def make(self, history: History, fingerprint: int) -> str:
         """Forecast after a history and write it, unless it is there.
 
-        While one thread forecasts, another reads the next history or writes the last forecast.
+        While one thread forecasts, the other one reads the next history or writes the last forecast. It does not read
+        and write at the same time: HDF5 takes one thread at a time, and xarray makes netCDF files without its lock.
         """
         job, reference = self.job, history.times[-1]
-        if job.target.has(reference, fingerprint):
-            return THERE
+        with self._files:
+            if job.target.has(reference, fingerprint):
+                return THERE
+            cube = self._open(history)
+        with self._turn:
+            with self._files if cube.chunks else nullcontext():
+                options = {**job.options, "static": self._static, "memory": job.memory}
+                forecast = self._model.predict(cube, at=[reference], **options)
+                if job.matched:
+                    forecast = match_distribution(forecast, cube)
+            if forecast.chunks:  # in tiles, which are forecast as they are written
+                self._write(forecast, reference, fingerprint)
+                return WRITTEN
+        self._write(forecast, reference, fingerprint)
+        return WRITTEN
+
+    def _open(self, history: History) -> xr.DataArray:
+        """The cube of a history, in memory where that is a small part of what a forecast may take."""
+        job = self.job
         cube = assemble(history, job.templates, job.names)
         if job.units is not None:
             source = cube.encoding
             cube = convert_units(cube, job.units)
             cube.encoding = source
-        if 16 * cube.nbytes <= parse_memory(job.memory):
-            cube = cube.load()
-        with self._turn:
-            options = {**job.options, "static": self._static, "memory": job.memory}
-            forecast = self._model.predict(cube, at=[reference], **options)
-            if job.matched:
-                forecast = match_distribution(forecast, cube)
-            if forecast.chunks:  # in tiles, which are forecast as they are written
-                job.target.write(forecast, reference, fingerprint)
-                return WRITTEN
-        job.target.write(forecast, reference, fingerprint)
-        return WRITTEN
+        return cube.load() if cube.nbytes <= parse_memory(job.memory) / 16 else cube
+
+    def _write(self, forecast: xr.Dataset, reference: Any, fingerprint: int) -> None:
+        with self._files:
+            self.job.target.write(forecast, reference, fingerprint)
 
 
 def forecast_one(key: str, history: History, fingerprint: int) -> tuple[str, str]:
