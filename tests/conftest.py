@@ -77,9 +77,7 @@ def serve() -> Iterator[Callable[[Path], str]]:
     with ExitStack() as servers:
 
         def start(folder: Path) -> str:
-            server = servers.enter_context(
-                ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-            )
+            server = servers.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))))
             Thread(target=server.serve_forever, daemon=True).start()
             servers.callback(server.shutdown)
             return f"http://127.0.0.1:{server.server_address[1]}"

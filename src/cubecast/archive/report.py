@@ -23,7 +23,7 @@ REPORT_SECONDS = 30.0
 
 
 class Report:
-    """What became of the forecasts of a run, as a context; the file is replaced as a whole, now and then and at the end.
+    """What became of the forecasts of a run, as a context; its file is replaced as a whole, now and then.
 
     Args:
         target: where the forecasts go, and the report.
@@ -52,7 +52,7 @@ class Report:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
         self.values |= {"state": "ended" if error is None else "stopped", "ended": _now()}
         self.values["problem"] = None if error is None else one_line(error)
         self._write()
