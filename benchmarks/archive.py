@@ -48,7 +48,7 @@ def run(folder: Path, workers: int, *, frames: int, every: int = 1) -> tuple[flo
     """
     files = [str(path) for path in sorted((folder / "in").iterdir())[:frames]]
     with (
-        LocalCluster(n_workers=workers, threads_per_worker=THREADS, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=workers, threads_per_worker=THREADS, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster, set_as_default=False) as client,
         tempfile.TemporaryDirectory(dir=folder) as out,
     ):

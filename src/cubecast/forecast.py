@@ -132,7 +132,7 @@ class Run:
         past = self._past(slice(last + 1 - self.history, last + 1))
         encoded = self.channels.encode(past)
         frames = self.channels.frames(encoded, self.planes, past[sequence_dim(past)].values)
-        seen: Array = np.isfinite(encoded[:, : len(self.names)]).any(axis=0)
+        seen = np.asarray(np.isfinite(encoded[:, : len(self.names)]).any(axis=0))
         return torch.from_numpy(frames[None]).to(self.device), seen
 
     def read_frame(self, number: int) -> tuple[Frames, Observed]:

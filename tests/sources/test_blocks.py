@@ -65,7 +65,7 @@ def test_distributed_processes_may_read(archive) -> None:
     expected = cube.compute()
     with (
         distributed.LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=True, dashboard_address=None, memory_limit=None
+            n_workers=1, threads_per_worker=2, processes=True, dashboard_address="127.0.0.1:0", memory_limit=None
         ) as cluster,
         distributed.Client(cluster) as client,
     ):

@@ -26,6 +26,7 @@ from cubecast.errors import CubecastError, FailedError, UsageError, one_line
 from cubecast.nowcaster import Nowcaster
 from cubecast.progress import Progress, follow
 from cubecast.shipped import model_path
+from cubecast.sources.files import absolute
 
 THREADS = 2
 """Of a worker: one forecasts, one reads and writes."""
@@ -92,14 +93,15 @@ def run_archive(
         raise UsageError(
             "a batch", found="matched and members", allowed="one of them: fields, not members, are matched"
         )
-    archive = open_archive(source, variable=variable, progress=progress)
+    archive = open_archive([absolute(one) for one in source], variable=variable, progress=progress)
     cube = fit(archive.cube, loaded)
     loaded.check(cube)
     times, failed = choose_references(cube, loaded, at=at, start=start, end=end, every=every)
     target = choose_target(Path(output).resolve(), maps=maps)
     target.prepare(loaded.blank(cube, at=times, memory=memory, **{k: options.get(k) for k in ("horizon", "members")}))
     units = None if cube is archive.cube else str(cube.attrs["units"])
-    about = {"static": static, "matched": matched, "memory": memory, "units": units, "options": options}
+    about: dict[str, Any] = {"matched": matched, "memory": memory, "units": units, "options": options}
+    about["static"] = static and absolute(static)
     job = Job(_key(), folder, model_digest(folder), archive.templates, archive.names, target, **about)
     histories = _histories(archive, times, loaded.config.task.history, Fingerprints(job.about))
     with Report(target, archive, wanted=len(times) + len(failed), about={"folder": str(folder), **job.about}) as report:

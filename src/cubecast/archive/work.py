@@ -26,6 +26,10 @@ from cubecast.tiling import parse_memory
 from cubecast.units import convert_units
 
 WRITTEN, THERE, FAILED = "written", "there", "failed"
+_TURN = threading.Lock()
+"""Held while a forecast is computed, one at a time in a process."""
+_FILES = threading.RLock()
+"""Held while files are read or written: HDF5 takes one thread at a time, and xarray makes files without its lock."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,6 @@ class Forecaster(WorkerPlugin):
         torch.set_num_threads(1)  # workers share the cores
         # What is lazy is computed where it is asked for: by default dask would send it back to the scheduler.
         self._settings = dask.config.set(scheduler="synchronous")
-        self._turn, self._files = threading.Lock(), threading.RLock()
         self._model = Nowcaster.load(self.job.model)
         self._static = None if self.job.static is None else open_static(self.job.static)
         if model_digest(self.job.model) != self.job.digest:
@@ -95,16 +98,15 @@ class Forecaster(WorkerPlugin):
     def make(self, history: History, fingerprint: int) -> str:
         """Forecast after a history and write it, unless it is there.
 
-        While one thread forecasts, the other one reads the next history or writes the last forecast. It does not read
-        and write at the same time: HDF5 takes one thread at a time, and xarray makes netCDF files without its lock.
+        While one thread forecasts, the other one reads the next history or writes the last forecast.
         """
         job, reference = self.job, history.times[-1]
-        with self._files:
+        with _FILES:
             if job.target.has(reference, fingerprint):
                 return THERE
             cube = self._open(history)
-        with self._turn:
-            with self._files if cube.chunks else nullcontext():
+        with _TURN:
+            with _FILES if cube.chunks else nullcontext():
                 options = {**job.options, "static": self._static, "memory": job.memory}
                 forecast = self._model.predict(cube, at=[reference], **options)
                 if job.matched:
@@ -126,7 +128,7 @@ class Forecaster(WorkerPlugin):
         return cube.load() if cube.nbytes <= parse_memory(job.memory) / 16 else cube
 
     def _write(self, forecast: xr.Dataset, reference: Any, fingerprint: int) -> None:
-        with self._files:
+        with _FILES:
             self.job.target.write(forecast, reference, fingerprint)
 
 

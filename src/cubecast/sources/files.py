@@ -42,6 +42,11 @@ def expand(source: Any) -> list[str | xr.Dataset | xr.DataArray]:
     return items
 
 
+def absolute(path: str) -> str:
+    """A path or pattern that means the same in a process that runs in another folder."""
+    return path if is_url(path) else os.path.abspath(os.path.expanduser(path))
+
+
 def _paths(path: str) -> list[str]:
     path = path.removeprefix("file://")
     if is_url(path):
