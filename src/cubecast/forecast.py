@@ -14,7 +14,7 @@ from cubecast.channels import Array, Channels
 from cubecast.config import ModelConfig
 from cubecast.cube import channel_names, locate, positions, sequence_dim, space_dims, window_starts
 from cubecast.errors import InputError, ModelMismatchError, UsageError
-from cubecast.nn.members import draw_noise
+from cubecast.nn.members import draw_pairs
 from cubecast.product import build_forecast
 from cubecast.progress import Progress, follow
 from cubecast.steps import Step
@@ -133,7 +133,7 @@ def _ask(
     autocast: torch.dtype | None,
 ) -> Iterator[tuple[int, Array]]:
     """Number of the first of some members, and their fields in model space (member, horizon, output, y, x)."""
-    noise = draw_noise(network, frames, horizon, members=members or MEMBERS, seed=seed)
+    noise = draw_pairs(network, frames, horizon, members=members or MEMBERS, seed=seed)
     parts: Sequence[torch.Tensor | None] = [None] if noise is None else noise.split(AT_ONCE)
     for number, part in enumerate(parts):
         with torch.no_grad(), torch.autocast(frames.device.type, autocast, enabled=autocast is not None):

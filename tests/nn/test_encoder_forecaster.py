@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from cubecast.config import ModelConfig
 from cubecast.errors import UsageError
 from cubecast.nn import build_network
-from cubecast.nn.members import draw_noise, forecast_members
+from cubecast.nn.bands import split_bands
+from cubecast.nn.members import draw_noise, draw_pairs, forecast_members
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "patches, two scales": {"hidden_channels": [3, 4], "patch": 2},
@@ -23,6 +24,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "peephole pixel": {"hidden_channels": [3, 2], "patch": 2, "peephole": "pixel", "grid": (7, 9)},
     "gru after": {"hidden_channels": [3, 4], "patch": 2, "cell": "conv_gru"},
     "gru before": {"hidden_channels": [3, 4], "patch": 2, "cell": "conv_gru", "reset": "before"},
+    "bands": {"hidden_channels": [3, 4], "patch": 2, "bands": 3},
     "noise": {"hidden_channels": [3, 4], "patch": 2, "noise_channels": 2},
 }
 
@@ -51,7 +53,7 @@ def test_untrained_residual_network_is_persistence(name: str, device: str) -> No
     frames = frames_of().to(device)
     frames[:, :, 3:6] = 1.0
     forecast = network(frames, 4)
-    torch.testing.assert_close(forecast, frames[:, -1:, :2].expand(-1, 4, -1, -1, -1), rtol=0, atol=0)
+    torch.testing.assert_close(forecast, frames[:, -1:, :2].expand(-1, 4, -1, -1, -1), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -232,6 +234,26 @@ def test_noise_belongs_to_its_seed_and_is_white_at_every_scale() -> None:
         assert own.shape[-2:] == (side, side)
         assert own.std().item() == pytest.approx(1, abs=0.04)
     assert draw_noise(build("patches, two scales"), frames, 4, members=2, seed=5) is None
+
+
+def test_pairs_of_members_are_opposite_and_of_each_sample_its_own() -> None:
+    network, frames = build("noise"), frames_of()
+    pairs = draw_pairs(network, frames, 4, members=5, seed=5)
+    half = draw_noise(network, frames, 4, members=3, seed=5)
+    for sample in range(2):
+        own, drawn = pairs[5 * sample : 5 * sample + 5], half[3 * sample : 3 * sample + 3]
+        assert torch.equal(own[0::2], drawn)
+        assert torch.equal(own[1::2], -drawn[:2])
+    assert draw_pairs(build("bands"), frames, 4, members=5, seed=5) is None
+
+
+def test_keeping_is_of_each_band() -> None:
+    """Only the finest of three bands forgotten: the last frame, smoothed by one pixel."""
+    network, frames = build("bands", trained=False, mask_channel=False), frames_of(channels=7)
+    with torch.no_grad():
+        network.head.bias.unflatten(0, (-1, 4))[2:4] = -200.0  # 2 outputs of change, then 2 of each band; patches of 4
+    smooth = split_bands(frames[:, -1:, :2], 2)[:, :, 2:]
+    torch.testing.assert_close(network(frames, 3), smooth.expand(-1, 3, -1, -1, -1))
 
 
 def test_noise_leaves_the_past_of_a_forecast_alone() -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cubecast.errors import UsageError
+from cubecast.nn.bands import bend, split_bands, straighten
 from cubecast.nn.cell import Cell
 from cubecast.nn.layout import Layout
 from cubecast.nn.recurrent import RecurrentLayer
@@ -45,6 +46,14 @@ class EncoderForecaster(nn.Module):
 
     The head starts at zero: untrained, the network is persistence. Keeping is a factor, so that smooth fields can fade
     what was there (damped persistence of an anomaly; rain that moves on) without drawing all its detail once more.
+    With two ``bands`` or more x is split into that many bands of scale, each with a keeping of its own,
+
+        z( sum over s of 2 sigmoid(k_s) b_s ) + d,      b_s = G_s(u) - G_{s+1}(u),   the last one b_S = G_S(u)
+
+    where u(x) is model space made straight (`cubecast.nn.bands.straighten`; for log(rain rate) it is the rain rate,
+    whose means are rain), z its inverse, G_0(u) = u and G_s a Gaussian smoothing of 2^(s-1) pixels. Small scales live
+    for minutes and large ones for hours, as S-PROG has it (Seed 2003,
+    DOI 10.1175/1520-0450(2003)042<0381:ADASSA>2.0.CO;2), but here place by place.
 
     With ``noise_channels`` it forecasts members of an ensemble: at every step each forecaster layer has white noise
     as a further input, and the recurrent state makes it coherent in time, the convolutions in space. One noise, drawn
@@ -62,11 +71,15 @@ class EncoderForecaster(nn.Module):
         make_cell: builds the cell of one layer.
         grid: y and x size of the frames, when the cells need to know it; None: any.
         residual: forecast what is kept of the last observed value, and the change.
+        bands: of scale that the last observed field is split into; 1: it is kept as a whole.
+        curvatures: one c for each output whose model space is log(1 + c u) / c, 0 where it is straight; none: all are.
         noise_channels: planes of white noise that each forecaster layer is given; 0: none.
 
     Raises:
         UsageError: not as many strides as layers.
     """
+
+    curvature: Tensor
 
     def __init__(
         self,
@@ -78,12 +91,17 @@ class EncoderForecaster(nn.Module):
         make_cell: CellFactory,
         grid: tuple[int, int] | None = None,
         residual: bool = True,
+        bands: int = 1,
+        curvatures: Sequence[float] = (),
         noise_channels: int = 0,
     ) -> None:
         super().__init__()
         if len(strides) != len(hidden_channels):
             raise UsageError("strides", found=list(strides), allowed=f"one for each of {list(hidden_channels)}")
-        self.layout, self.patch, self.residual, self.grid = layout, patch, residual, grid
+        self.layout, self.patch, self.grid = layout, patch, grid
+        self.residual, self.bands = residual, bands
+        curvature = torch.tensor(list(curvatures) or [0.0] * layout.outputs)
+        self.register_buffer("curvature", curvature[:, None, None], persistent=False)
         self.noise_channels, self.strides = noise_channels, tuple(strides)
         self.multiple = patch * math.prod(strides)
         self.down, self.encoder = nn.ModuleList(), nn.ModuleList()
@@ -98,7 +116,7 @@ class EncoderForecaster(nn.Module):
             self.forecaster.append(RecurrentLayer(make_cell(coarser + noise_channels, hidden, size)))
             self.up.append(_upscale(hidden, stride))
             width = hidden
-        self.head = nn.Conv2d(hidden_channels[0], layout.outputs * patch**2 * (2 if residual else 1), 1)
+        self.head = nn.Conv2d(hidden_channels[0], layout.outputs * patch**2 * (1 + bands if residual else 1), 1)
         if residual:
             for parameter in self.head.parameters():
                 nn.init.zeros_(parameter)
@@ -133,9 +151,16 @@ class EncoderForecaster(nn.Module):
         forecast = F.pixel_shuffle(_each_frame(self.head, sequence), self.patch)[..., :ny, :nx]
         if not self.residual:
             return forecast
-        change, keeping = forecast.chunk(2, dim=2)
-        last = self.layout.last_observed(frames).repeat_interleave(members, dim=0)
-        return 2 * keeping.sigmoid() * last + change
+        change, keeping = forecast.tensor_split([self.layout.outputs], dim=2)
+        return self._kept(self.layout.last_observed(frames), keeping) + change
+
+    def _kept(self, last: Tensor, keeping: Tensor) -> Tensor:
+        """What is kept of the last observed fields, in model space."""
+        keeping, members = 2 * keeping.sigmoid().to(last.dtype), len(keeping) // len(last)
+        if self.bands == 1:
+            return keeping * last.repeat_interleave(members, dim=0)
+        parts = split_bands(straighten(last, self.curvature), self.bands).repeat_interleave(members, dim=0)
+        return bend((keeping * parts).unflatten(2, (self.bands, -1)).sum(dim=2), self.curvature)
 
     def draw_noise(self, frames: Frames, horizon: int, *, members: int, seed: int) -> Noise | None:
         """Standard normal noise for ``members`` forecasts of each sample; None without ``noise_channels``.
