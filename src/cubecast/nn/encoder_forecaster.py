@@ -48,7 +48,7 @@ class EncoderForecaster(nn.Module):
     what was there (damped persistence of an anomaly; rain that moves on) without drawing all its detail once more.
     With two ``bands`` or more x is split into that many bands of scale, each with a keeping of its own,
 
-        z( sum over s of 2 sigmoid(k_s) b_s ) + d,      b_s = G_s(u) - G_{s+1}(u),   the last one b_S = G_S(u)
+        z( sum over s of 2 sigmoid(k_s) exp(-l / t_s) b_s ) + d,      b_s = G_s(u) - G_{s+1}(u),   the last b_S = G_S(u)
 
     where u(x) is model space made straight (`cubecast.nn.bands.straighten`; for log(rain rate) it is the rain rate,
     whose means are rain), z its inverse, G_0(u) = u and G_s a Gaussian smoothing of 2^(s-1) pixels. Small scales live
@@ -101,6 +101,7 @@ class EncoderForecaster(nn.Module):
         self.layout, self.patch, self.grid = layout, patch, grid
         self.residual, self.bands = residual, bands
         curvature = torch.tensor(list(curvatures) or [0.0] * layout.outputs)
+        self.lives = nn.Parameter(torch.log(3.0 * 2.0 ** torch.arange(bands - 1))) if bands > 1 else None
         self.register_buffer("curvature", curvature[:, None, None], persistent=False)
         self.noise_channels, self.strides = noise_channels, tuple(strides)
         self.multiple = patch * math.prod(strides)
@@ -157,10 +158,13 @@ class EncoderForecaster(nn.Module):
     def _kept(self, last: Tensor, keeping: Tensor) -> Tensor:
         """What is kept of the last observed fields, in model space."""
         keeping, members = 2 * keeping.sigmoid().to(last.dtype), len(keeping) // len(last)
-        if self.bands == 1:
+        if self.lives is None:
             return keeping * last.repeat_interleave(members, dim=0)
-        parts = split_bands(straighten(last, self.curvature), self.bands).repeat_interleave(members, dim=0)
-        return bend((keeping * parts).unflatten(2, (self.bands, -1)).sum(dim=2), self.curvature)
+        parts = split_bands(straighten(last, self.curvature), self.bands).unflatten(2, (self.bands, -1))
+        steps = torch.arange(1, keeping.shape[1] + 1, device=last.device)
+        fading = F.pad(torch.exp(-steps[:, None] / self.lives.exp()), (0, 1), value=1.0)[..., None, None, None]
+        kept = keeping.unflatten(2, (self.bands, -1)) * parts.repeat_interleave(members, dim=0) * fading.to(last.dtype)
+        return bend(kept.sum(dim=2), self.curvature)
 
     def draw_noise(self, frames: Frames, horizon: int, *, members: int, seed: int) -> Noise | None:
         """Standard normal noise for ``members`` forecasts of each sample; None without ``noise_channels``.
