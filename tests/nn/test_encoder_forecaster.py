@@ -1,6 +1,7 @@
 """The encoder-forecaster: any grid, any horizon, persistence before training, nothing unused."""
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ from cubecast.config import ModelConfig
 from cubecast.errors import UsageError
 from cubecast.nn import build_network
 from cubecast.nn.bands import split_bands
+from cubecast.nn.conv_lstm import ConvLSTMCell
+from cubecast.nn.encoder_forecaster import EncoderForecaster
+from cubecast.nn.layout import Layout
 from cubecast.nn.members import draw_noise, draw_pairs, forecast_members
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -47,13 +51,13 @@ def frames_of(ny: int = 7, nx: int = 9, batch: int = 2, time: int = 3, channels:
     return frames
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", sorted(CONFIGS.keys() - {"bands"}))
 def test_untrained_residual_network_is_persistence(name: str, device: str) -> None:
     network = build(name, trained=False).to(device)
     frames = frames_of().to(device)
     frames[:, :, 3:6] = 1.0
     forecast = network(frames, 4)
-    torch.testing.assert_close(forecast, frames[:, -1:, :2].expand(-1, 4, -1, -1, -1), rtol=0, atol=1e-14)
+    torch.testing.assert_close(forecast, frames[:, -1:, :2].expand(-1, 4, -1, -1, -1), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -247,13 +251,23 @@ def test_pairs_of_members_are_opposite_and_of_each_sample_its_own() -> None:
     assert draw_pairs(build("bands"), frames, 4, members=5, seed=5) is None
 
 
-def test_keeping_is_of_each_band() -> None:
-    """Only the finest of three bands forgotten: the last frame, smoothed by one pixel."""
-    network, frames = build("bands", trained=False, mask_channel=False), frames_of(channels=7)
-    with torch.no_grad():
-        network.head.bias.unflatten(0, (-1, 4))[2:4] = -200.0  # 2 outputs of change, then 2 of each band; patches of 4
-    smooth = split_bands(frames[:, -1:, :2], 2)[:, :, 2:]
-    torch.testing.assert_close(network(frames, 3), smooth.expand(-1, 3, -1, -1, -1))
+def test_an_untrained_network_of_bands_smooths_the_more_the_longer_the_lead() -> None:
+    network, frames = build("bands", trained=False), frames_of()
+    frames[:, :, 3:6] = 1.0
+    parts = split_bands(frames[:, -1:, :2], 3).unflatten(2, (3, 2))
+    for lead, forecast in enumerate(network(frames, 4).unbind(1), start=1):
+        expected = parts[:, 0, 0] * math.exp(-lead / 3) + parts[:, 0, 1] * math.exp(-lead / 6) + parts[:, 0, 2]
+        torch.testing.assert_close(forecast, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_bands_are_kept_in_the_straight_space() -> None:
+    """Of a wave in log(1 + c u) / c the mean of u is left in the end, not that of the logarithm."""
+    layout = Layout(1, 1, masks=False, static=0)
+    config = {"hidden_channels": [2], "strides": [1], "patch": 1, "bands": 2, "curvatures": [2.0]}
+    network = EncoderForecaster(layout, make_cell=lambda i, h, _: ConvLSTMCell(i, h), **config)
+    rain = torch.rand(1, 2, 1, 24, 24, generator=torch.Generator().manual_seed(3))
+    forecast = network(torch.log1p(2 * rain) / 2, 60)[:, -1:]
+    torch.testing.assert_close(torch.expm1(2 * forecast) / 2, split_bands(rain[:, -1:], 2)[:, :, 1:])
 
 
 def test_noise_leaves_the_past_of_a_forecast_alone() -> None:
