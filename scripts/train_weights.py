@@ -1,11 +1,12 @@
 """Make the weights that come with the package, and the card that says what they are.
 
-    python scripts/train_weights.py train -o src/cubecast/models/radar-5min --minutes 50
-    python scripts/train_weights.py train -o model --real knmi.nc --attribution 'KNMI, CC BY 4.0' --minutes 50
+    python scripts/train_weights.py train -o base --minutes 38
+    python scripts/train_weights.py train -o src/cubecast/models/radar-5min --from base --minutes 12 \\
+        --real knmi.nc --attribution 'KNMI, CC BY 4.0'
     python scripts/train_weights.py scores src/cubecast/models/radar-5min scores.csv
 
-They are trained on generated rain, and on the radar cubes that are given besides. To hold an event out, leave it out;
-`cubecast verify` on it then makes the scores that the second command puts into the card.
+They are trained on generated rain, and then on it and radar cubes. To hold an event out, leave it out; `cubecast
+verify` on it then makes the scores that the last command puts into the card.
 """
 
 import logging
@@ -37,14 +38,17 @@ PIXELS_KM = (1.0, 1.0, 2.0)
 """Drawn from for every event."""
 VALIDATION = 8
 """Events that validate."""
+REPEAT = 60
+"""How often the windows of a radar cube are drawn for once that those of the generated rain are: there are few."""
 DRY = 0.01
 """Events with a smaller share of rain teach nothing and are left out."""
 APART = 12
 """Frames that are missing between two events in a store, so that no window crosses."""
 SETTINGS: dict[str, dict[str, Any]] = {
     "data": {"crops_per_window": 2, "stride": 4},
-    "model": {"noise_channels": 4, "hidden_channels": [32, 48, 64]},
-    "loss": {"kind": "crps", "thresholds": [1.0, 5.0], "weights": [1.0, 2.0, 3.0]},
+    "model": {"noise_channels": 4, "hidden_channels": [24, 32, 48]},
+    # The slopes of these weights are nearly those of the rain rate over its logarithm.
+    "loss": {"kind": "crps", "thresholds": [0.5, 1.0, 2.0, 5.0, 10.0], "weights": [1.0, 2.4, 4.5, 10.0, 20.0, 30.0]},
     "training": {"epochs": 100, "learning_rate": 2e-3},
 }
 """Over the preset for rain."""
@@ -186,7 +190,7 @@ def machine(device: torch.device) -> str:
 @app.command()
 def train(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the model and its card.")],
-    events: Annotated[int, typer.Option(min=1, help="Generated events that train.")] = 300,
+    events: Annotated[int, typer.Option(min=1, help="Generated events that train.")] = 400,
     frames: Annotated[int, typer.Option(min=1, help="Frames of an event.")] = 30,
     size: Annotated[int, typer.Option(min=8, help="Pixels on each side of an event.")] = 192,
     minutes: Annotated[float, typer.Option(help="Training time.")] = 50.0,
@@ -196,12 +200,14 @@ def train(
     attribution: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="Owner and licence of each --real, in their order.")
     ] = None,
+    start: Annotated[Path | None, typer.Option("--from", metavar="FOLDER", help="Model to start from.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any setting.")] = None,
 ) -> None:
     """Train, and write model and card."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     model = cubecast.Nowcaster(configure(minutes, seed, set_ or []))
     observed = open_real(real or [], attribution or [])
+    before = None if start is None else cubecast.Nowcaster.load(start)
     with tempfile.TemporaryDirectory() as folder:
         begin = time.monotonic()
         sets = {}
@@ -209,14 +215,19 @@ def train(
             (Path(folder) / name).mkdir()
             sets[name] = generate(Path(folder) / name, events=count, frames=frames, size=size, seed=first)
         generated = time.monotonic()
-        trained = sets["training"] + observed
-        model.fit(trained, validation=sets["validation"], directory=Path(folder) / "run", progress=True)
+        model.fit(
+            sets["training"] + observed * REPEAT,
+            validation=sets["validation"],
+            start=before,
+            directory=Path(folder) / "run",
+            progress=True,
+        )
         model.save(output)
         write_card(
             output,
             model,
-            trained,
-            command=command(),
+            sets["training"] + observed,
+            command="\n".join([*commands_before(start), command()]),
             seeds=f"Seeds: {seed} of weights, order and crops, {rain_seed} and on of the generated events.",
             validation=VALIDATION,
             versions=f"cubecast {version('cubecast')}, torch {torch.__version__}, Python {platform.python_version()}",
@@ -225,6 +236,14 @@ def train(
             machine=machine(choose_device(model.config.training.device)),
         )
     typer.echo(str(output))
+
+
+def commands_before(start: Path | None) -> list[str]:
+    """The commands in the card of the model that training starts from."""
+    card = None if start is None else start / "MODEL_CARD.md"
+    if card is None or not card.exists():
+        return []
+    return re.findall("^python scripts/train_weights.py.*", card.read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 
 def command() -> str:

@@ -95,6 +95,8 @@ class ModelConfig(_Strict):
     """lagrangian: motion is about the same within this many pixels (a standard deviation)."""
     residual: bool = True
     """Forecast what is kept of the last observed frame, and the change since."""
+    bands: Positive = 1
+    """residual: fields are kept in this many bands of scale, each for itself (1: as a whole)."""
     noise_channels: Annotated[int, Field(ge=0)] = 0
     """Planes of white noise given to each layer of the forecaster: it then forecasts members of an ensemble, and is
     trained with the loss crps. 0: one forecast."""

@@ -16,7 +16,7 @@ from cubecast.channels import Array, Channels
 from cubecast.config import ModelConfig
 from cubecast.cube import channel_names, locate, positions, sequence_dim, space_dims, window_starts
 from cubecast.errors import InputError, ModelMismatchError, UsageError
-from cubecast.nn.members import draw_noise
+from cubecast.nn.members import draw_pairs
 from cubecast.product import build_forecast
 from cubecast.progress import Progress, follow
 from cubecast.shapes import Forecast, Frames, Noise, Observed
@@ -176,7 +176,7 @@ class Run:
         for group, first in enumerate(range(0, total, AT_ONCE)):
             count = min(AT_ONCE, total - first)
             state = np.random.SeedSequence([self.seed, _bits(self._reference(last)), group]).generate_state(1)
-            noise = draw_noise(self.network, like, self.horizon, members=count, seed=int(state[0]), corner=corner)
+            noise = draw_pairs(self.network, like, self.horizon, members=count, seed=int(state[0]), corner=corner)
             with torch.no_grad(), torch.autocast(like.device.type, self.autocast, enabled=self.autocast is not None):
                 output = forecast(noise)
             yield output.float().cpu().numpy()

@@ -267,6 +267,7 @@ class Nowcaster:
             in_channels=channels.count_in,
             out_channels=len(channels.outputs),
             static_channels=channels.count_known,
+            curvatures=[channels.scalings[name].curvature for name in channels.outputs],
         )
 
     def _run(self, cube: xr.DataArray, **options: Any) -> Run:

@@ -7,7 +7,7 @@ from typing import Any
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "rain": {
         "data": {"crops_per_window": 6, "wet_bias": 0.3, "batch_size": 4, "flips": True},
-        "model": {"coordinates": "lagrangian"},
+        "model": {"coordinates": "lagrangian", "bands": 6},
         "loss": {"kind": "balanced", "thresholds": [5.0, 10.0], "weights": [1.0, 2.0, 3.0]},
         "training": {"learning_rate": 2e-3, "epochs": 8, "max_minutes": 15, "patience": None},
         # 15 minutes: two events must train on two busy cores; give larger archives more with max_minutes.

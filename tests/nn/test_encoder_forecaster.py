@@ -1,6 +1,7 @@
 """The encoder-forecaster: any grid, any horizon, persistence before training, nothing unused."""
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -13,7 +14,11 @@ from torch import Tensor, nn
 from cubecast.config import ModelConfig
 from cubecast.errors import UsageError
 from cubecast.nn import build_network
-from cubecast.nn.members import draw_noise, forecast_members
+from cubecast.nn.bands import split_bands
+from cubecast.nn.conv_lstm import ConvLSTMCell
+from cubecast.nn.encoder_forecaster import EncoderForecaster
+from cubecast.nn.layout import Layout
+from cubecast.nn.members import draw_noise, draw_pairs, forecast_members
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "patches, two scales": {"hidden_channels": [3, 4], "patch": 2},
@@ -23,6 +28,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "peephole pixel": {"hidden_channels": [3, 2], "patch": 2, "peephole": "pixel", "grid": (7, 9)},
     "gru after": {"hidden_channels": [3, 4], "patch": 2, "cell": "conv_gru"},
     "gru before": {"hidden_channels": [3, 4], "patch": 2, "cell": "conv_gru", "reset": "before"},
+    "bands": {"hidden_channels": [3, 4], "patch": 2, "bands": 3},
     "noise": {"hidden_channels": [3, 4], "patch": 2, "noise_channels": 2},
 }
 
@@ -45,7 +51,7 @@ def frames_of(ny: int = 7, nx: int = 9, batch: int = 2, time: int = 3, channels:
     return frames
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", sorted(CONFIGS.keys() - {"bands"}))
 def test_untrained_residual_network_is_persistence(name: str, device: str) -> None:
     network = build(name, trained=False).to(device)
     frames = frames_of().to(device)
@@ -232,6 +238,36 @@ def test_noise_belongs_to_its_seed_and_is_white_at_every_scale() -> None:
         assert own.shape[-2:] == (side, side)
         assert own.std().item() == pytest.approx(1, abs=0.04)
     assert draw_noise(build("patches, two scales"), frames, 4, members=2, seed=5) is None
+
+
+def test_pairs_of_members_are_opposite_and_of_each_sample_its_own() -> None:
+    network, frames = build("noise"), frames_of()
+    pairs = draw_pairs(network, frames, 4, members=5, seed=5)
+    half = draw_noise(network, frames, 4, members=3, seed=5)
+    for sample in range(2):
+        own, drawn = pairs[5 * sample : 5 * sample + 5], half[3 * sample : 3 * sample + 3]
+        assert torch.equal(own[0::2], drawn)
+        assert torch.equal(own[1::2], -drawn[:2])
+    assert draw_pairs(build("bands"), frames, 4, members=5, seed=5) is None
+
+
+def test_an_untrained_network_of_bands_smooths_the_more_the_longer_the_lead() -> None:
+    network, frames = build("bands", trained=False), frames_of()
+    frames[:, :, 3:6] = 1.0
+    parts = split_bands(frames[:, -1:, :2], 3).unflatten(2, (3, 2))
+    for lead, forecast in enumerate(network(frames, 4).unbind(1), start=1):
+        expected = parts[:, 0, 0] * math.exp(-lead / 3) + parts[:, 0, 1] * math.exp(-lead / 6) + parts[:, 0, 2]
+        torch.testing.assert_close(forecast, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_bands_are_kept_in_the_straight_space() -> None:
+    """Of a wave in log(1 + c u) / c the mean of u is left in the end, not that of the logarithm."""
+    layout = Layout(1, 1, masks=False, static=0)
+    config = {"hidden_channels": [2], "strides": [1], "patch": 1, "bands": 2, "curvatures": [2.0]}
+    network = EncoderForecaster(layout, make_cell=lambda i, h, _: ConvLSTMCell(i, h), **config)
+    rain = torch.rand(1, 2, 1, 24, 24, generator=torch.Generator().manual_seed(3))
+    forecast = network(torch.log1p(2 * rain) / 2, 60)[:, -1:]
+    torch.testing.assert_close(torch.expm1(2 * forecast) / 2, split_bands(rain[:, -1:], 2)[:, :, 1:])
 
 
 def test_noise_leaves_the_past_of_a_forecast_alone() -> None:

@@ -69,6 +69,7 @@ def test_the_receptive_field_is_reached_and_not_passed(settings: dict) -> None:
         (NETWORKS[4], "lagrangian"),
         ({**NETWORKS[0], "noise_channels": 2}, "lagrangian"),
         ({**NETWORKS[0], "noise_channels": 2}, "eulerian"),
+        ({"hidden_channels": [3], "patch": 1, "bands": 4}, "lagrangian"),
     ],
     ids=str,
 )

@@ -9,6 +9,7 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 import zarr
 
@@ -106,6 +107,20 @@ def test_it_makes_a_model_and_its_card_and_no_more(trained: Path, rain) -> None:
         assert str(trained.parent) not in text
         assert "/tmp" not in text
     assert not re.search(r"[{}]", card)
+
+
+def test_training_goes_on_from_a_model_and_the_card_has_both_commands(script: ModuleType, trained: Path) -> None:
+    further = trained.parent / "radar-further"
+    tiny = ["history=2", "horizon=2", "hidden_channels=[4]", "crop=32", "epochs=1", "noise_channels=1"]
+    settings = [word for s in tiny for word in ("--set", s)]
+    size = ["--events", 1, "--frames", 8, "--size", 32, "--minutes", 1]
+    assert run(script, "train", "-o", further, "--from", trained, *size, *settings, "--set", "learning_rate=1e-9") == 0
+    before, after = cubecast.Nowcaster.load(trained).network, cubecast.Nowcaster.load(further).network
+    for one, other in zip(before.parameters(), after.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+    card = (further / "MODEL_CARD.md").read_text(encoding="utf-8")
+    first = card.index("python scripts/train_weights.py train -o radar-tiny --events 3")
+    assert card.index("python scripts/train_weights.py train -o radar-further --from radar-tiny") > first
 
 
 def test_scores_take_the_place_of_those_before(script: ModuleType, trained: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from cubecast.config import ModelConfig
@@ -39,7 +41,14 @@ __all__ = [
 ]
 
 
-def build_network(config: ModelConfig, *, in_channels: int, out_channels: int, static_channels: int = 0) -> nn.Module:
+def build_network(
+    config: ModelConfig,
+    *,
+    in_channels: int,
+    out_channels: int,
+    static_channels: int = 0,
+    curvatures: Sequence[float] = (),
+) -> nn.Module:
     """The untrained network of a configuration, called as ``network(frames, horizon) -> forecast``.
 
     With noise channels: ``network(frames, horizon, network.draw_noise(frames, horizon, members=m, seed=s))``.
@@ -50,6 +59,7 @@ def build_network(config: ModelConfig, *, in_channels: int, out_channels: int, s
             each of these when ``config.mask_channel``, static fields.
         out_channels: how many of the first input variables are forecast.
         static_channels: how many of the last input channels are static fields.
+        curvatures: of the model space of each output (`EncoderForecaster`); none: it is straight.
 
     Raises:
         UsageError: channels that do not add up, or settings that do not go together.
@@ -57,7 +67,9 @@ def build_network(config: ModelConfig, *, in_channels: int, out_channels: int, s
     if not config.hidden_channels:
         raise UsageError("hidden_channels", found="an empty list", allowed="one number a layer, 1 layer or more")
     layout = Layout(in_channels, out_channels, masks=config.mask_channel, static=static_channels)
-    network: nn.Module = _series_network(config, layout) if config.is_series else _field_network(config, layout)
+    network: nn.Module = (
+        _series_network(config, layout) if config.is_series else _field_network(config, layout, curvatures)
+    )
     if config.coordinates == "lagrangian":
         network = Lagrangian(network, layout, window=config.motion_window)
     choose_engine(network, config.engine, recompute=config.recompute)
@@ -80,7 +92,7 @@ def _series_network(config: ModelConfig, layout: Layout) -> SeriesForecaster:
     )
 
 
-def _field_network(config: ModelConfig, layout: Layout) -> EncoderForecaster:
+def _field_network(config: ModelConfig, layout: Layout, curvatures: Sequence[float]) -> EncoderForecaster:
     return EncoderForecaster(
         layout,
         hidden_channels=config.hidden_channels,
@@ -89,6 +101,8 @@ def _field_network(config: ModelConfig, layout: Layout) -> EncoderForecaster:
         make_cell=lambda inputs, hidden, grid: _field_cell(config, inputs, hidden, grid),
         grid=config.grid,
         residual=config.residual,
+        bands=config.bands,
+        curvatures=curvatures,
         noise_channels=config.noise_channels,
     )
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cubecast.errors import UsageError
+from cubecast.nn.bands import bend, reach, split_bands, straighten
 from cubecast.nn.cell import Cell
 from cubecast.nn.layout import Layout
 from cubecast.nn.recurrent import RecurrentLayer
@@ -50,6 +51,14 @@ class EncoderForecaster(nn.Module):
 
     The head starts at zero: untrained, the network is persistence. Keeping is a factor, so that smooth fields can fade
     what was there (damped persistence of an anomaly; rain that moves on) without drawing all its detail once more.
+    With two ``bands`` or more x is split into that many bands of scale, each with a keeping of its own,
+
+        z( sum over s of 2 sigmoid(k_s) exp(-l / t_s) b_s ) + d,      b_s = G_s(u) - G_{s+1}(u),   the last b_S = G_S(u)
+
+    where u(x) is model space made straight (`cubecast.nn.bands.straighten`; for log(rain rate) it is the rain rate,
+    whose means are rain), z its inverse, G_0(u) = u and G_s a Gaussian smoothing of 2^(s-1) pixels. Small scales live
+    for minutes and large ones for hours, as S-PROG has it (Seed 2003,
+    DOI 10.1175/1520-0450(2003)042<0381:ADASSA>2.0.CO;2), but here place by place.
 
     With ``noise_channels`` it forecasts members of an ensemble: at every step each forecaster layer has white noise
     as a further input, and the recurrent state makes it coherent in time, the convolutions in space. One noise, drawn
@@ -67,11 +76,15 @@ class EncoderForecaster(nn.Module):
         make_cell: builds the cell of one layer.
         grid: y and x size of the frames, when the cells need to know it; None: any.
         residual: forecast what is kept of the last observed value, and the change.
+        bands: of scale that the last observed field is split into; 1: it is kept as a whole.
+        curvatures: one c for each output whose model space is log(1 + c u) / c, 0 where it is straight; none: all are.
         noise_channels: planes of white noise that each forecaster layer is given; 0: none.
 
     Raises:
         UsageError: not as many strides as layers.
     """
+
+    curvature: Tensor
 
     def __init__(
         self,
@@ -83,12 +96,18 @@ class EncoderForecaster(nn.Module):
         make_cell: CellFactory,
         grid: tuple[int, int] | None = None,
         residual: bool = True,
+        bands: int = 1,
+        curvatures: Sequence[float] = (),
         noise_channels: int = 0,
     ) -> None:
         super().__init__()
         if len(strides) != len(hidden_channels):
             raise UsageError("strides", found=list(strides), allowed=f"one for each of {list(hidden_channels)}")
-        self.layout, self.patch, self.residual, self.grid = layout, patch, residual, grid
+        self.layout, self.patch, self.grid = layout, patch, grid
+        self.residual, self.bands = residual, bands
+        curvature = torch.tensor(list(curvatures) or [0.0] * layout.outputs)
+        self.lives = nn.Parameter(torch.log(3.0 * 2.0 ** torch.arange(bands - 1))) if bands > 1 else None
+        self.register_buffer("curvature", curvature[:, None, None], persistent=False)
         self.noise_channels, self.strides = noise_channels, tuple(strides)
         self.multiple = patch * math.prod(strides)
         self.down, self.encoder = nn.ModuleList(), nn.ModuleList()
@@ -103,7 +122,7 @@ class EncoderForecaster(nn.Module):
             self.forecaster.append(RecurrentLayer(make_cell(coarser + noise_channels, hidden, size)))
             self.up.append(_upscale(hidden, stride))
             width = hidden
-        self.head = nn.Conv2d(hidden_channels[0], layout.outputs * patch**2 * (2 if residual else 1), 1)
+        self.head = nn.Conv2d(hidden_channels[0], layout.outputs * patch**2 * (1 + bands if residual else 1), 1)
         if residual:
             for parameter in self.head.parameters():
                 nn.init.zeros_(parameter)
@@ -138,9 +157,19 @@ class EncoderForecaster(nn.Module):
         forecast = F.pixel_shuffle(_each_frame(self.head, sequence), self.patch)[..., :ny, :nx]
         if not self.residual:
             return forecast
-        change, keeping = forecast.chunk(2, dim=2)
-        last = self.layout.last_observed(frames).repeat_interleave(members, dim=0)
-        return 2 * keeping.sigmoid() * last + change
+        change, keeping = forecast.tensor_split([self.layout.outputs], dim=2)
+        return self._kept(self.layout.last_observed(frames), keeping) + change
+
+    def _kept(self, last: Tensor, keeping: Tensor) -> Tensor:
+        """What is kept of the last observed fields, in model space."""
+        keeping, members = 2 * keeping.sigmoid().to(last.dtype), len(keeping) // len(last)
+        if self.lives is None:
+            return keeping * last.repeat_interleave(members, dim=0)
+        parts = split_bands(straighten(last, self.curvature), self.bands).unflatten(2, (self.bands, -1))
+        steps = torch.arange(1, keeping.shape[1] + 1, device=last.device)
+        fading = F.pad(torch.exp(-steps[:, None] / self.lives.exp()), (0, 1), value=1.0)[..., None, None, None]
+        kept = keeping.unflatten(2, (self.bands, -1)) * parts.repeat_interleave(members, dim=0) * fading.to(last.dtype)
+        return bend(kept.sum(dim=2), self.curvature)
 
     def draw_noise(
         self, frames: Frames, horizon: int, *, members: int, seed: int, corner: tuple[int, int] = (0, 0)
@@ -187,7 +216,8 @@ class EncoderForecaster(nn.Module):
             widest = max(state + horizon * step, widest + step if index + 1 < len(states) else 0)
             scale //= self.strides[index]
             widest += scale if self.strides[index] > 1 else 0  # the convolution after scaling up
-        return widest + self.multiple - 1  # a pixel may lie at either end of its patch
+        # A pixel may lie at either end of its patch; what is kept of the last field is looked for in that field alone.
+        return max(widest + self.multiple - 1, reach(self.bands) if self.residual else 0)
 
     def _noise_shape(self, frames: Tensor, horizon: int, members: int) -> tuple[int, ...]:
         sides = (self._padded(n) // (self.patch * self.strides[0]) for n in frames.shape[-2:])

@@ -30,6 +30,11 @@ class Scaling(ABC):
     units: str = ""
     """Units of the values that were fitted, and that `decode` returns; empty before the fit."""
 
+    @property
+    def curvature(self) -> float:
+        """c of a model space log(1 + c u) / c, where u is the variable times a constant; 0: not of this form."""
+        return 0.0
+
     @abstractmethod
     def fit(self, parts: Sequence[xr.DataArray], *, progress: Progress | None = None) -> Self:
         """This scaling with its statistics taken from the training ``parts`` of single-variable cubes.

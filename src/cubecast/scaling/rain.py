@@ -57,6 +57,11 @@ class LogRain(_Rain):
 
     kind = "log"
 
+    @property
+    def curvature(self) -> float:
+        """See `Scaling.curvature`: with u = r / (wet scale) it is the scale."""
+        return self.scale
+
     def _forward(self, values: Any) -> Any:
         return np.log1p(np.maximum(values, 0) / self.wet) / self.scale
 
