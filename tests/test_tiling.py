@@ -50,8 +50,9 @@ def model(make: Callable[..., Nowcaster]) -> Nowcaster:
 
 
 def largest(a: xr.Dataset, b: xr.Dataset) -> float:
+    """Difference, where rates are small in mm h-1, else as a part of the rate."""
     xr.testing.assert_allclose(a.isnull(), b.isnull())
-    return float(abs(a["rainfall_rate"] - b["rainfall_rate"]).max())
+    return float((abs(a["rainfall_rate"] - b["rainfall_rate"]) / (1 + abs(b["rainfall_rate"]))).max())
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_tiles_are_the_whole_but_for_rounding(
     assert seen
     assert len(seen) == seen[0] > 2 * 4, "more than four tiles for each reference time"
     assert tiled["rainfall_rate"].dims == whole["rainfall_rate"].dims
-    assert largest(tiled, whole) < 1e-4 < float(whole["rainfall_rate"].max())
+    assert largest(tiled, whole) < 1e-5 < float(whole["rainfall_rate"].max())
     assert tiled.isnull()["rainfall_rate"].any()
 
 
@@ -92,7 +93,7 @@ def test_what_does_not_fit_is_streamed_into_the_file(
     assert tiled["rainfall_rate"].chunks[-2] == (96, 96, 96, 12)
     for name in ("out.nc", "out.zarr"):
         write_forecast(tiled, tmp_path / name)
-        assert largest(read_forecast(tmp_path / name), whole) < 1e-4
+        assert largest(read_forecast(tmp_path / name), whole) < 1e-5
 
 
 def test_nothing_observed_is_an_error_when_it_is_computed_and_leaves_no_file(
@@ -112,7 +113,7 @@ def test_tiles_whose_air_comes_from_far_away_are_cut(
 ) -> None:
     whole = model.predict(cube, memory=AT_ONCE)
     monkeypatch.setattr(tiling, "choose_tiling", lambda run, count, memory: Tiling(128, 200 * 200, lazy=False))
-    assert largest(model.predict(cube), whole) < 1e-4
+    assert largest(model.predict(cube), whole) < 1e-5
 
 
 def test_less_memory_makes_smaller_tiles_until_it_says_no(model: Nowcaster, cube: xr.DataArray) -> None:
@@ -125,7 +126,7 @@ def test_less_memory_makes_smaller_tiles_until_it_says_no(model: Nowcaster, cube
     assert sides[1] > sides[2] >= tiling.SMALLEST
     with pytest.raises(UsageError, match=r"memory: found 0.5 GB; allowed: 0.51 GB or more .* on a grid of 300 x 270"):
         model.predict(cube, memory="500MB")
-    assert largest(model.predict(cube, memory="0.51GB"), model.predict(cube, memory=AT_ONCE)) < 1e-4
+    assert largest(model.predict(cube, memory="0.51GB"), model.predict(cube, memory=AT_ONCE)) < 1e-5
     with pytest.raises(UsageError, match="memory: found 'much'"):
         model.predict(cube, memory="much")
 
