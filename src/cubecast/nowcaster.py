@@ -114,8 +114,8 @@ class Nowcaster:
     ) -> list[dict[str, float]]:
         """Train a network on prepared data and make it this model's; one log row an epoch."""
         self._channels, self._step, self.training_period = data.channels, data.step, data.period
-        before = [] if start is None else start._about["trained_on"]
-        self._about = {"trained_on": before + data.trained_on}
+        seen = ([] if start is None else start._about["trained_on"]) + data.trained_on
+        self._about = {"trained_on": [one for i, one in enumerate(seen) if one not in seen[:i]]}
         torch.manual_seed(self.config.training.seed)
         network = self._build()
         if start is not None:

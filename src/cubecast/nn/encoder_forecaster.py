@@ -85,6 +85,7 @@ class EncoderForecaster(nn.Module):
     """
 
     curvature: Tensor
+    lives: Tensor | None
 
     def __init__(
         self,
@@ -161,15 +162,21 @@ class EncoderForecaster(nn.Module):
         return self._kept(self.layout.last_observed(frames), keeping) + change
 
     def _kept(self, last: Tensor, keeping: Tensor) -> Tensor:
-        """What is kept of the last observed fields, in model space."""
-        keeping, members = 2 * keeping.sigmoid().to(last.dtype), len(keeping) // len(last)
-        if self.lives is None:
-            return keeping * last.repeat_interleave(members, dim=0)
+        """What is kept of the last observed fields, in model space; one band at a time, for memory."""
+        each = keeping.unflatten(0, (len(last), -1)).unflatten(3, (self.bands, -1))
+        parts = last[:, :, None] if self.lives is None else self._fading(last, self.lives, keeping.shape[1])
+        kept = torch.zeros((), device=last.device, dtype=last.dtype)
+        for share, part in zip(each.unbind(3), parts.unbind(2), strict=True):
+            kept = kept + 2 * share.sigmoid().to(last.dtype) * part[:, None]
+        kept = kept.flatten(0, 1)
+        return kept if self.lives is None else bend(kept, self.curvature)
+
+    def _fading(self, last: Tensor, lives: Tensor, horizon: int) -> Tensor:
+        """The bands of the last observed fields at each lead, in straight space (batch, lead, band, output, y, x)."""
+        steps = torch.arange(1, horizon + 1, device=last.device)
+        fading = F.pad(torch.exp(-steps[:, None] / lives.exp()), (0, 1), value=1.0)
         parts = split_bands(straighten(last, self.curvature), self.bands).unflatten(2, (self.bands, -1))
-        steps = torch.arange(1, keeping.shape[1] + 1, device=last.device)
-        fading = F.pad(torch.exp(-steps[:, None] / self.lives.exp()), (0, 1), value=1.0)[..., None, None, None]
-        kept = keeping.unflatten(2, (self.bands, -1)) * parts.repeat_interleave(members, dim=0) * fading.to(last.dtype)
-        return bend(kept.sum(dim=2), self.curvature)
+        return parts * fading[..., None, None, None].to(last.dtype)
 
     def draw_noise(
         self, frames: Frames, horizon: int, *, members: int, seed: int, corner: tuple[int, int] = (0, 0)
