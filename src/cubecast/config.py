@@ -159,7 +159,8 @@ class TrainingConfig(_Strict):
     """sgd: with Nesterov momentum 0.9; slower, and overfits short noisy series less."""
     epochs: Positive = 20
     max_minutes: Annotated[float, Field(gt=0)] | None = None
-    """Stop (and keep the best) after this time; a run that it cuts short is not reproducible from its seed."""
+    """Stop (and keep the best) after this time; a run that it cuts short, or nearly, is not reproducible from
+    its seed: its learning rate then follows the clock."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Share of all steps in which the learning rate rises; it falls as a cosine afterwards."""

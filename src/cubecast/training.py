@@ -33,6 +33,9 @@ from cubecast.training_log import progress_bar, tensorboard
 log = logging.getLogger(__name__)
 
 ALONE = Ranks()
+_EARLY = 0.05
+"""Share of the time limit before which the clock does not count: the learning rate of a run that ends well within the
+limit then follows from its steps alone, and the run from its seed."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -163,7 +166,7 @@ def _train_epoch(
     waiting, samples, summed = Waiting(batches), 0, 0.0
     for batch in waiting:
         spent = clock()
-        value, count = step(batch, share=max(run.step / total, spent))
+        value, count = step(batch, share=max(run.step / total, spent if spent > _EARLY else 0.0))
         samples += count
         summed += value * count
         show(value, count)
