@@ -26,7 +26,7 @@ def test_kill_while_training(tally, launch, radar, memory_disk):
     fault = tally("kill -9, 3 times in a training", short=1, full=20)
 
     def train(folder: Path, kill_after: float | None = None) -> float:
-        command = ["train", radar, "-o", folder, *SETTINGS, "--resume"]
+        command = ["train", radar, "-o", folder, *SETTINGS, "--resume", "-v"]
         begun, process = time.perf_counter(), launch(TRAIN, command=command, log=f"{folder}.log")
         process.join(kill_after)
         process.kill()

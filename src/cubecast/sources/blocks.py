@@ -163,6 +163,13 @@ def stored_frames(cube: xr.DataArray) -> Frames | None:
     return frames if cube.chunks is not None and cube.data.name == name else None
 
 
+def read_frame(cube: xr.DataArray, index: int) -> Array:
+    """The values of one frame; past dask, which remembers the name of every array that it ever computed, if it can."""
+    frames = stored_frames(cube)
+    values: Array = cube[index].values if frames is None else frames[index : index + 1][0]
+    return values
+
+
 def damaged(where: str, error: BaseException) -> InputError:
     """The error for a file that its library cannot read."""
     return InputError(
