@@ -5,6 +5,7 @@ Lengths are in steps of the cube, sizes in grid cells. A wrong value or an unkno
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -230,7 +231,7 @@ class Config(_Strict):
             first = error.errors()[0]
             where = ".".join(str(p) for p in first["loc"])
             raise UsageError(
-                f"setting {where or 'configuration'}", found=repr(first.get("input")), remedy=first["msg"]
+                f"setting {where or 'configuration'}", found=reprlib.repr(first.get("input")), remedy=first["msg"]
             ) from None
 
     @classmethod
@@ -249,7 +250,7 @@ class Config(_Strict):
         """A configuration from a YAML file over a preset, with overrides as in `build`."""
         try:
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
             raise UsageError(f"configuration file {path}", found=str(error), allowed="a readable YAML file") from None
         if not isinstance(values, dict):
             raise UsageError(
