@@ -18,6 +18,10 @@ from cubecast.presets import PRESETS
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
+_SHORT = reprlib.Repr()
+"""Names a wrong value, whatever its size: aliases in YAML can make a small file a long list of lists."""
+_SHORT.maxlevel, _SHORT.maxstring = 2, 100
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -231,7 +235,7 @@ class Config(_Strict):
             first = error.errors()[0]
             where = ".".join(str(p) for p in first["loc"])
             raise UsageError(
-                f"setting {where or 'configuration'}", found=reprlib.repr(first.get("input")), remedy=first["msg"]
+                f"setting {where or 'configuration'}", found=_SHORT.repr(first.get("input")), remedy=first["msg"]
             ) from None
 
     @classmethod
