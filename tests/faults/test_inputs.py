@@ -48,7 +48,7 @@ def probe() -> Iterator[Probe]:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_mutated_inputs(kind, tally, probe, rain, memory_disk, caplog):
+def test_mutated_inputs(kind, tally, probe, rain, memory_disk):
     fault = tally(f"mutated or truncated {kind}", short=100, full=2000)
     whole, path = memory_disk / "whole", memory_disk / f"mutated{'.zarr' if 'Zarr' in kind else '.nc'}"
     cube = rain(6)
@@ -57,23 +57,33 @@ def test_mutated_inputs(kind, tally, probe, rain, memory_disk, caplog):
     truth, seen = open_cube(whole.with_suffix(path.suffix)).load(), Counter()
     for seed in fault:
         how = lay_down(path, original, np.random.default_rng(seed))
-        begun, what = time.perf_counter(), "opened"
-        try:
-            probe.check(path, frames=6)
-            found = open_cube(path).load()
-            if "ours" in kind and not same(found, truth):
-                fault.lost(seed, f"{how}: silently different")
-            if kind == "classic netCDF" and how.startswith("cut"):
-                fault.lost(seed, f"{how}: opened")
-        except InputError as error:
-            what = "crashed, contained" if "a crash of" in str(error) else "refused"
-        except Exception as error:
-            fault.lost(seed, f"{how}: {type(error).__name__}: {error}")
-        if time.perf_counter() - begun > LONGEST:
-            fault.lost(seed, f"{how}: {time.perf_counter() - begun:.0f} s")
+        what, complaint, seconds = read(path, probe, truth if "ours" in kind else None)
+        if seconds > LONGEST:  # a busy machine, or the file? the file is slow twice
+            what, complaint, seconds = read(path, probe, truth if "ours" in kind else None)
+        if seconds > LONGEST:
+            complaint = f"{seconds:.0f} s"
+        if kind == "classic netCDF" and how.startswith("cut") and what == "opened":
+            complaint = "opened"
+        if complaint:
+            fault.lost(seed, f"{how}: {complaint}")
         seen[what] += 1
     fault.note(", ".join(f"{n} {what}" for what, n in sorted(seen.items())))
     assert seen["refused"] > fault.tries / 20, "the mutations do nothing"
+
+
+def read(path: Path, probe: Probe, truth: xr.DataArray | None) -> tuple[str, str, float]:
+    """What became of a file, what is to be said against that, and how many seconds it took."""
+    begun, what, complaint = time.perf_counter(), "opened", ""
+    try:
+        probe.check(path, frames=6)
+        found = open_cube(path).load()
+        if truth is not None and not same(found, truth):
+            complaint = "silently different"
+    except InputError as error:
+        what = "crashed, contained" if "a crash of" in str(error) else "refused"
+    except Exception as error:
+        complaint = f"{type(error).__name__}: {error}"
+    return what, complaint, time.perf_counter() - begun
 
 
 def contents(path: Path) -> dict[str, bytes]:
