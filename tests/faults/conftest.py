@@ -10,6 +10,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -75,13 +77,19 @@ def tally(request: pytest.FixtureRequest, record_property: Callable[[str, object
 
 
 @pytest.fixture(scope="session")
-def launch() -> Callable[..., multiprocessing.Process]:
-    """``launch(code, **names)``: a process that runs ``code``, forked from one that has imported all and run nothing."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cubecast.cli", "cubecast.nowcaster", "cubecast.watch", "cubecast.write", "zarr"])
+def context() -> BaseContext:
+    """Processes are forked from one that has imported all and run nothing."""
+    made = multiprocessing.get_context("forkserver")
+    made.set_forkserver_preload(["cubecast.cli", "cubecast.nowcaster", "cubecast.watch", "cubecast.write", "zarr"])
+    return made
 
-    def start(code: str, **names: object) -> multiprocessing.Process:
-        process = context.Process(target=exec, args=(code, names))
+
+@pytest.fixture(scope="session")
+def launch(context: BaseContext) -> Callable[..., BaseProcess]:
+    """``launch(code, **names)``: a process that runs ``code`` with these names."""
+
+    def start(code: str, **names: object) -> BaseProcess:
+        process = context.Process(target=exec, args=(code, names))  # type: ignore[attr-defined]
         process.start()
         return process
 
