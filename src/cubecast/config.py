@@ -188,6 +188,9 @@ class TrainingConfig(_Strict):
     """auto: CUDA when present."""
     tensorboard: bool = False
     """Write TensorBoard events beside the CSV log (needs the extra cubecast[tensorboard])."""
+    deterministic: bool = False
+    """Take only algorithms that give the same bits each time, or stop where there is none: for CUDA, where it costs
+    speed. On a CPU training is so in any case, on the same machine with the same number of threads."""
     seed: Annotated[int, Field(ge=0)] = 0
 
 
