@@ -2,10 +2,7 @@
 
 import hashlib
 
-import torch
-
 from cubecast.model_folder import WEIGHTS
-from cubecast.nowcaster import Nowcaster
 from cubecast.write import read_forecast
 
 RUN = """
@@ -35,12 +32,3 @@ def test_training_and_forecasts_are_bit_for_bit_the_same(tally, launch, radar, m
         seen.append((bits, losses))
         if seen[-1] != seen[0]:
             fault.lost(seed, "other weights, losses or forecasts than the first")
-
-
-def test_the_setting_holds_while_training_alone(rain):
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    small = {"history": 3, "horizon": 2, "hidden_channels": [4], "patch": 4, "crop": 16, "epochs": 1}
-    seen = []
-    model = Nowcaster(**small, deterministic=True)
-    model.fit(rain(40), progress=lambda items, *_: seen.append(1) or items)
-    assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark) == before

@@ -33,7 +33,14 @@ def test_soak(maps, tally, tmp_path, request):
     if request.config.getoption("--faults", "short") == "short":
         pytest.skip("tests/watch/test_soak.py runs sixty cycles")
     fault = tally(f"cycles of a watch {'with' if maps else 'without'} maps, 5 % faulty", short=60, full=1000)
-    command = [sys.executable, "benchmarks/soak.py", "--cycles", str(fault.tries), "--json", str(tmp_path / "soak.json")]
+    command = [
+        sys.executable,
+        "benchmarks/soak.py",
+        "--cycles",
+        str(fault.tries),
+        "--json",
+        str(tmp_path / "soak.json"),
+    ]
     run = subprocess.run(
         [*command, *(["--maps"] if maps else [])], cwd=ROOT, capture_output=True, text=True, check=False
     )

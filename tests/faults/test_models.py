@@ -322,7 +322,7 @@ def a_setting_that_nobody_knows(folder, model):
 
 @payload
 def a_yaml_tag(folder, model):
-    text = '!!python/object/apply:os.system [\'touch "$CANARY"\']'
+    text = "!!python/object/apply:os.system ['touch \"$CANARY\"']"
     (folder / SETTINGS).write_text(text, encoding="utf-8")
 
 

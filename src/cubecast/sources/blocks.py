@@ -29,7 +29,6 @@ BLOCK_FILES = 16
 """Most files in a default block."""
 
 
-
 def _forget_threads() -> None:
     """In a forked process dask's pool of threads is there and its threads are not: without this it waits for ever."""
     dask.threaded.default_pool = None

@@ -42,7 +42,11 @@ def scan(path: str, names: tuple[str | None, ...]) -> list[Found]:
             return [_found(ds, group, asked, name, path) for asked, name in choose_variables(ds, names, where=path)]
     except CubecastError:
         raise
-    except (ImportError, UserWarning, *READ_ERRORS) as error:  # ImportError: fsspec lacks the package for the URL's protocol
+    except (
+        ImportError,
+        UserWarning,
+        *READ_ERRORS,
+    ) as error:  # ImportError: fsspec lacks the package for the URL's protocol
         raise damaged(path, error) from error
 
 
