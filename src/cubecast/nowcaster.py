@@ -22,7 +22,7 @@ from cubecast.forecast import check_members, check_step, reference_index, run_ne
 from cubecast.losses import build_loss
 from cubecast.model_folder import read_model, restore_network, write_model
 from cubecast.nn import build_network
-from cubecast.precision import choose_autocast, repeatable
+from cubecast.precision import choose_autocast
 from cubecast.preparation import TrainingData, check_start, describe_model, plain, prepare
 from cubecast.progress import Progress
 from cubecast.ranks import joined
@@ -100,10 +100,7 @@ class Nowcaster:
             make_folder(needed)
         given = (train_cubes, extra, [] if static is None else _listed(static))
         shown = None if isinstance(progress, bool) else progress
-        with (
-            repeatable(self.config.training.deterministic),
-            joined(choose_device(self.config.training.device)) as ranks,
-        ):
+        with joined(choose_device(self.config.training.device)) as ranks:
             ready = partial(prepare, *given, config=self.config, channels=channels, ranks=ranks, progress=shown)
             options: dict[str, Any] = {"start": start, "resume": resume, "progress": bool(progress), "ranks": ranks}
             self.log = self._train(ready(), folder, **options)

@@ -26,7 +26,7 @@ from cubecast.checkpoint import CHECKPOINT, Run, load_checkpoint, save_checkpoin
 from cubecast.config import TrainingConfig
 from cubecast.errors import FailedError, InputError
 from cubecast.nn.members import draw_noise, forecast_members
-from cubecast.precision import choose_autocast
+from cubecast.precision import choose_autocast, repeatable
 from cubecast.ranks import Ranks
 from cubecast.training_log import progress_bar, tensorboard
 
@@ -99,7 +99,11 @@ def train(
         run.best_loss = judge(run.average)
     total = config.epochs * len(training)
     written = directory if ranks.first else None
-    with progress_bar(progress and ranks.first, total, run.step) as show, tensorboard(config, written) as record:
+    with (
+        repeatable(config.deterministic),
+        progress_bar(progress and ranks.first, total, run.step) as show,
+        tensorboard(config, written) as record,
+    ):
         while run.epoch < config.epochs and not _spent(run, config, clock()):
             found = _train_epoch(
                 run, training.epoch(run.epoch, device=device), step, total=total, clock=clock, show=show

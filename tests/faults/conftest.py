@@ -6,6 +6,7 @@ build/faults.json.
 
 import json
 import multiprocessing
+import shutil
 import sys
 import tempfile
 import time
@@ -17,8 +18,10 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
+from cubecast.nowcaster import Nowcaster
 from cubecast.write import write_cube
 
+SMALL = {"history": 3, "horizon": 2, "hidden_channels": [4], "patch": 4, "crop": 16, "epochs": 1}
 _PROPERTY = "fault"
 _SHOWN = 3
 
@@ -109,6 +112,23 @@ def radar(rain: Callable[..., xr.DataArray], tmp_path_factory: pytest.TempPathFa
     path = tmp_path_factory.mktemp("faults") / "radar.nc"
     write_cube(rain(40), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def model(rain, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tampered") / "model"
+    return Nowcaster(**SMALL).fit(rain(40), directory=folder).save(folder)
+
+
+@pytest.fixture
+def copy(model, memory_disk) -> Callable[[], Path]:
+    """A fresh copy of the model folder."""
+
+    def make() -> Path:
+        shutil.rmtree(memory_disk / "copy", ignore_errors=True)
+        return Path(shutil.copytree(model, memory_disk / "copy"))
+
+    return make
 
 
 @pytest.fixture(scope="session", autouse=True)

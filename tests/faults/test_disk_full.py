@@ -1,4 +1,4 @@
-"""A disk that is full at some point of a writing: a small file system in memory, mounted where only the test sees it."""
+"""A disk that is full at some point of a writing: a small one in memory, mounted where only the test sees it."""
 
 import json
 import shutil

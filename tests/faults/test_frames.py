@@ -67,7 +67,10 @@ CASES: dict[str, tuple[list[xr.Dataset], Callable[[xr.DataArray], bool] | str]] 
     "no units": ([units(None)], "no units"),
     "unknown units": ([units("furlong")], "wrong units"),
     "other units of rain": ([units("m s-1")], lambda cube: cube.attrs["units"] == "m s-1"),
-    "grid changed between files": ([dataset([0, 1]), dataset([2, 3]).assign_coords(x=[0.0, 2, 4, 6])], "more than one grid"),
+    "grid changed between files": (
+        [dataset([0, 1]), dataset([2, 3]).assign_coords(x=[0.0, 2, 4, 6])],
+        "more than one grid",
+    ),
     "fewer columns": ([dataset([0, 1]), dataset([2, 3]).isel(x=slice(3))], "more than one grid"),
     "time zone +02:00": ([dataset(REAL, units=SINCE + "2020-06-01T02:00:00+02:00")], at([0, 5, 10, 15, 20, 25])),
     "time zone Z": ([dataset(REAL, units=SINCE + "2020-06-01T00:00:00Z")], at([0, 5, 10, 15, 20, 25])),

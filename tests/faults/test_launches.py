@@ -15,7 +15,8 @@ import torch
 from cubecast.nowcaster import Nowcaster
 from cubecast.sources import open_cube
 torch.set_num_threads(1)
-Nowcaster(history=3, horizon=2, hidden_channels=[4], patch=4, crop=16, epochs=1).fit(open_cube(path, chunks={"time": 1}))
+model = Nowcaster(history=3, horizon=2, hidden_channels=[4], patch=4, crop=16, epochs=1)
+model.fit(open_cube(path, chunks={"time": 1}))
 """
 LOOK_AND_LAUNCH = f"""
 import multiprocessing

@@ -1,9 +1,9 @@
 """Foreign files are read by a process of their own first: a file that crashes HDF5 ends that process, not this one.
 
-HDF5 and netCDF-C are C libraries: a damaged file, or one made for it, can crash, hang or exhaust the process that opens
-it. `Probe.check` lets a helper read what will be read here, under limits of time and memory. The helper lives on, so
-that a file costs milliseconds; after a crash the next file finds a new one. Limits are those of POSIX systems; elsewhere
-the helper keeps crashes out, and nothing else.
+HDF5 and netCDF-C are C libraries: a damaged file, or one made for it, can crash, hang or exhaust the process that
+opens it. `Probe.check` lets a helper read what will be read here, under limits of time and memory. The helper lives
+on, so that a file costs milliseconds; after a crash the next file finds a new one. Limits are those of POSIX systems;
+elsewhere the helper keeps crashes out, and nothing else.
 
 The helper is ``python -m cubecast.sources.probe SECONDS BYTES``; a request and its answer are one line of JSON each.
 """
