@@ -9,11 +9,12 @@ WORKERS ?= 2
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint types layers unit notebooks bench constraints clean
+.PHONY: help install demo test lint types layers unit notebooks faults bench constraints clean
 
 help:
 	@echo 'make demo         train a small model on generated rain, forecast, verify, draw: everything into demo/'
 	@echo 'make test         formatting, lint, types, layers, tests, notebooks, README and docs snippets'
+	@echo 'make faults       what can go wrong, tried for an hour or two: one table, build/faults.json (ONLY=writing: one)'
 	@echo 'make bench        speed and memory beside other libraries, into build/bench (DEVICE=cuda, QUICK=1)'
 	@echo 'make install      the environment in .venv alone (the two above make it when needed)'
 	@echo 'make constraints  pin the newest packages that pyproject.toml allows in constraints.txt'
@@ -47,7 +48,7 @@ layers: $(INSTALLED)
 	$(BIN)/lint-imports
 
 # One thread a worker: two workers with two threads each would fight for two cores.
-unit notebooks: export OMP_NUM_THREADS = 1
+unit notebooks faults: export OMP_NUM_THREADS = 1
 
 # The loopback is down in a bare network namespace (unshare -n), and test servers and notebook kernels live on it.
 unit: $(INSTALLED)
@@ -57,6 +58,11 @@ unit: $(INSTALLED)
 notebooks: $(INSTALLED)
 	@ip link set lo up 2>/dev/null || true
 	$(BIN)/python -m pytest -n $(WORKERS) --nbmake --nbmake-timeout=300 notebooks
+
+# One after the other: times are measured in some. `make test` runs the short numbers.
+faults: $(INSTALLED)
+	@ip link set lo up 2>/dev/null || true
+	$(BIN)/python -m pytest tests/faults --faults=full --quiet $(if $(ONLY),-k $(ONLY))
 
 # Peers' files are read without their dependencies: torchgeo alone would install torchvision, mlcast Lightning.
 bench: $(INSTALLED)

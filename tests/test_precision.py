@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cubecast.errors import UsageError
-from cubecast.precision import choose_autocast, has_bf16
+from cubecast.precision import choose_autocast, has_bf16, repeatable
 
 CPU, CUDA, BF16 = torch.device("cpu"), torch.device("cuda"), torch.bfloat16
 
@@ -37,3 +37,13 @@ def test_bf16_without_hardware_for_it_works_and_says_so(hardware, caplog):
 def test_other_precisions_are_refused(device):
     with pytest.raises(UsageError, match="precision: found 'fp16'; allowed: auto, fp32, bf16"):
         choose_autocast("fp16", device)
+
+
+def test_a_repeatable_block_holds_for_itself_alone():
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    with repeatable(True):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.backends.cudnn.benchmark
+    assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark) == before
+    with repeatable(False):
+        assert torch.are_deterministic_algorithms_enabled() == before[0]

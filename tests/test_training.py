@@ -144,6 +144,12 @@ def test_time_limit_stops_training(rain):
     assert model.log[-1]["learning_rate"] < 0.8 * 1e-3
 
 
+def test_a_time_limit_that_is_not_reached_changes_nothing(rain):
+    free, limited = Nowcaster(**SMALL).fit(rain(40)), Nowcaster(**SMALL, max_minutes=60).fit(rain(40))
+    assert [r["learning_rate"] for r in free.log] == [r["learning_rate"] for r in limited.log]
+    assert equal(weights(free), weights(limited))
+
+
 def test_learning_rate_rises_then_falls():
     rates = [training._rate(s, 0.1) for s in (0.0, 0.05, 0.1, 0.5, 1.0)]
     assert rates[0] < rates[1] < rates[2] == 1.0 > rates[3] > rates[4]

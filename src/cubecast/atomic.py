@@ -167,7 +167,8 @@ def output_error(target: Path, error: OSError) -> OutputError:
     if error.errno in _NO_SPACE:
         return OutputError(f"cannot write {target}", found=f"a full disk ({free_space(target)})", remedy="make space")
     if error.errno in _NO_ACCESS:
-        return OutputError(f"cannot write {target}", found=f"no permission ({error.strerror})")
+        # with the free space, because netCDF-C says the same where there is no room for a new file
+        return OutputError(f"cannot write {target}", found=f"no permission ({error.strerror}), {free_space(target)}")
     return OutputError(f"cannot write {target}", found=str(error) or type(error).__name__)
 
 

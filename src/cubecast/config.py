@@ -5,6 +5,7 @@ Lengths are in steps of the cube, sizes in grid cells. A wrong value or an unkno
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -16,6 +17,10 @@ from cubecast.presets import PRESETS
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+_SHORT = reprlib.Repr()
+"""Names a wrong value, whatever its size: aliases in YAML can make a small file a long list of lists."""
+_SHORT.maxlevel, _SHORT.maxstring = 2, 100
 
 
 class _Strict(BaseModel):
@@ -161,7 +166,8 @@ class TrainingConfig(_Strict):
     """sgd: with Nesterov momentum 0.9; slower, and overfits short noisy series less."""
     epochs: Positive = 20
     max_minutes: Annotated[float, Field(gt=0)] | None = None
-    """Stop (and keep the best) after this time; a run that it cuts short is not reproducible from its seed."""
+    """Stop (and keep the best) after this time; a run that it cuts short, or nearly, is not reproducible from
+    its seed: its learning rate then follows the clock."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Share of all steps in which the learning rate rises; it falls as a cosine afterwards."""
@@ -184,6 +190,9 @@ class TrainingConfig(_Strict):
     """auto: CUDA when present."""
     tensorboard: bool = False
     """Write TensorBoard events beside the CSV log (needs the extra cubecast[tensorboard])."""
+    deterministic: bool = False
+    """Take only algorithms that give the same bits each time, or stop where there is none: for CUDA, where it costs
+    speed. On a CPU training is so in any case, on the same machine with the same number of threads."""
     seed: Annotated[int, Field(ge=0)] = 0
 
 
@@ -231,7 +240,7 @@ class Config(_Strict):
             first = error.errors()[0]
             where = ".".join(str(p) for p in first["loc"])
             raise UsageError(
-                f"setting {where or 'configuration'}", found=repr(first.get("input")), remedy=first["msg"]
+                f"setting {where or 'configuration'}", found=_SHORT.repr(first.get("input")), remedy=first["msg"]
             ) from None
 
     @classmethod
@@ -250,7 +259,7 @@ class Config(_Strict):
         """A configuration from a YAML file over a preset, with overrides as in `build`."""
         try:
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
             raise UsageError(f"configuration file {path}", found=str(error), allowed="a readable YAML file") from None
         if not isinstance(values, dict):
             raise UsageError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from cubecast.atomic import atomic_path, make_folder
 from cubecast.errors import InputError
@@ -60,9 +60,9 @@ def read_model(directory: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
     """
     folder = model_path(directory)
     try:
-        about = json.loads((folder / MODEL).read_text(encoding="utf-8"))
-        weights = (folder / WEIGHTS).read_bytes()
-    except (OSError, ValueError) as error:
+        about = json.loads(_content(folder / MODEL))
+        weights = _content(folder / WEIGHTS)
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"no readable model in {folder}",
             found=str(error),
@@ -79,3 +79,25 @@ def read_model(directory: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
         return about, load(weights)
     except SafetensorError as error:
         raise InputError(f"weights in {folder}", found=str(error), allowed="safetensors") from None
+
+
+def restore_network(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> nn.Module:
+    """The network that ``build`` makes, with these weights; its shapes are compared before it takes memory.
+
+    Raises:
+        ValueError: they are of another network.
+    """
+    with torch.device("meta"):
+        expected = {k: v.shape for k, v in build().state_dict().items()}
+    if expected != {k: v.shape for k, v in tensors.items()}:
+        raise ValueError(f"the weights are not of the network that {MODEL} describes")
+    network = build()
+    network.load_state_dict(tensors)
+    return network
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a regular file: a device or a pipe in its place may have no end."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path.name} is no file")
+    return path.read_bytes()

@@ -20,7 +20,7 @@ from cubecast.cube import check_cube, cube_step, space_dims
 from cubecast.errors import InputError, UsageError
 from cubecast.forecast import Run, check_step, reference_index
 from cubecast.losses import build_loss
-from cubecast.model_folder import read_model, write_model
+from cubecast.model_folder import read_model, restore_network, write_model
 from cubecast.nn import build_network
 from cubecast.prediction import start_run
 from cubecast.preparation import TrainingData, check_start, describe_model, plain, prepare
@@ -226,8 +226,7 @@ class Nowcaster:
                 about["channels"], {k: v.numpy() for k, v in _under("scaling.", tensors).items()}
             )
             model._step = Step(**about["step"])
-            model._network = model._build()
-            model._network.load_state_dict(_under("network.", tensors))
+            model._network = restore_network(model._build, _under("network.", tensors))
             model.log = list(about["log"])
             model._about = {"trained_on": about["trained_on"]}
             if about["training_period"] is not None:

@@ -1,8 +1,11 @@
-"""In which precision a network is computed: float32, or bfloat16 autocast."""
+"""In which precision a network is computed (float32, or bfloat16 autocast), and whether the same way each time."""
 
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -30,3 +33,27 @@ def has_bf16(device: torch.device) -> bool:
     """Whether the hardware multiplies bf16: CUDA, and CPUs with AMX or AVX512-BF16."""
     found = torch.cpu.get_capabilities()
     return device.type == "cuda" or bool(found.get("amx_bf16") or found.get("avx512_bf16"))
+
+
+@contextmanager
+def repeatable(on: bool) -> Iterator[None]:
+    """Within it (``on``) torch takes deterministic algorithms only and cuDNN tries out none, whose choice would differ.
+
+    cuBLAS wants CUBLAS_WORKSPACE_CONFIG for this, which is set when it is not.
+
+    Raises:
+        RuntimeError: by an operation, within the block, that has no such algorithm (on CUDA).
+    """
+    if not on:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    cudnn = torch.backends.cudnn
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        cudnn.benchmark = before[1]

@@ -26,13 +26,16 @@ from cubecast.checkpoint import CHECKPOINT, Run, load_checkpoint, save_checkpoin
 from cubecast.config import TrainingConfig
 from cubecast.errors import FailedError, InputError
 from cubecast.nn.members import draw_noise, forecast_members
-from cubecast.precision import choose_autocast
+from cubecast.precision import choose_autocast, repeatable
 from cubecast.ranks import Ranks
 from cubecast.training_log import progress_bar, tensorboard
 
 log = logging.getLogger(__name__)
 
 ALONE = Ranks()
+_EARLY = 0.05
+"""Share of the time limit before which the clock does not count: the learning rate of a run that ends well within the
+limit then follows from its steps alone, and the run from its seed."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -96,7 +99,11 @@ def train(
         run.best_loss = judge(run.average)
     total = config.epochs * len(training)
     written = directory if ranks.first else None
-    with progress_bar(progress and ranks.first, total, run.step) as show, tensorboard(config, written) as record:
+    with (
+        repeatable(config.deterministic),
+        progress_bar(progress and ranks.first, total, run.step) as show,
+        tensorboard(config, written) as record,
+    ):
         while run.epoch < config.epochs and not _spent(run, config, clock()):
             found = _train_epoch(
                 run, training.epoch(run.epoch, device=device), step, total=total, clock=clock, show=show
@@ -163,7 +170,7 @@ def _train_epoch(
     waiting, samples, summed = Waiting(batches), 0, 0.0
     for batch in waiting:
         spent = clock()
-        value, count = step(batch, share=max(run.step / total, spent))
+        value, count = step(batch, share=max(run.step / total, spent if spent > _EARLY else 0.0))
         samples += count
         summed += value * count
         show(value, count)

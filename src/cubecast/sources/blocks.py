@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import dask.array as da
+import dask.threaded
 import numpy as np
 import xarray as xr
 from xarray.backends.netCDF4_ import NETCDF4_PYTHON_LOCK
@@ -25,6 +27,16 @@ BLOCK_BYTES = 4 * 2**20
 """Values of a default block: small frames are read some at a time."""
 BLOCK_FILES = 16
 """Most files in a default block."""
+
+
+def _forget_threads() -> None:
+    """In a forked process dask's pool of threads is there and its threads are not: without this it waits for ever."""
+    dask.threaded.default_pool = None
+    dask.threaded.pools.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)
 
 Array = np.ndarray[Any, Any]
 Key = tuple[int | slice, ...]
@@ -164,6 +176,13 @@ def stored_frames(cube: xr.DataArray) -> Frames | None:
     """
     name, frames = cube.encoding.get("frames", (None, None))
     return frames if cube.chunks is not None and cube.data.name == name else None
+
+
+def read_frame(cube: xr.DataArray, index: int) -> Array:
+    """The values of one frame; past dask, which remembers the name of every array that it ever computed, if it can."""
+    frames = stored_frames(cube)
+    values: Array = cube[index].values if frames is None else frames[index : index + 1][0]
+    return values
 
 
 def damaged(where: str, error: BaseException) -> InputError:

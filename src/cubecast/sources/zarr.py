@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import xarray as xr
 import zarr
 
@@ -12,6 +14,10 @@ from cubecast.sources.chunks import PlainChunks
 from cubecast.sources.coding import cf_coding
 from cubecast.sources.layout import Found, learn
 
+_FIELDS = ("zarr_format", "node_type", "shape", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value", "codecs")
+_DAMAGED_MEMBER = f"Object at ({'|'.join(_FIELDS)}) is not recognized"
+"""zarr passes over a variable whose metadata lack a field with a warning, which names the field."""
+
 
 def scan(path: str, names: tuple[str | None, ...]) -> list[Found]:
     """The variables ``names`` (None: the only one) of a store; of several names, those that are there.
@@ -20,21 +26,27 @@ def scan(path: str, names: tuple[str | None, ...]) -> list[Found]:
         InputError: the store cannot be read, or has none of the variables.
     """
     try:
-        group = zarr.open_group(path, mode="r")
-        ds = xr.open_dataset(
-            group.store,  # type: ignore[arg-type]  # xarray takes Zarr stores, its annotation does not say so
-            engine="zarr",
-            group=group.path or None,
-            consolidated=group.metadata.consolidated_metadata is not None,
-            zarr_format=group.metadata.zarr_format,
-            mask_and_scale=False,
-            decode_times=False,
-            cache=False,
-        )
-        return [_found(ds, group, asked, name, path) for asked, name in choose_variables(ds, names, where=path)]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", _DAMAGED_MEMBER)
+            group = zarr.open_group(path, mode="r")
+            ds = xr.open_dataset(
+                group.store,  # type: ignore[arg-type]  # xarray takes Zarr stores, its annotation does not say so
+                engine="zarr",
+                group=group.path or None,
+                consolidated=group.metadata.consolidated_metadata is not None,
+                zarr_format=group.metadata.zarr_format,
+                mask_and_scale=False,
+                decode_times=False,
+                cache=False,
+            )
+            return [_found(ds, group, asked, name, path) for asked, name in choose_variables(ds, names, where=path)]
     except CubecastError:
         raise
-    except (ImportError, *READ_ERRORS) as error:  # ImportError: fsspec lacks the package for the URL's protocol
+    except (
+        ImportError,
+        UserWarning,
+        *READ_ERRORS,
+    ) as error:  # ImportError: fsspec lacks the package for the URL's protocol
         raise damaged(path, error) from error
 
 

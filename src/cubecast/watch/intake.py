@@ -78,7 +78,7 @@ class Intake:
         self.opened += 1
         frames: list[Frame] = []
         try:
-            cube = open_frames(self.folder.path / name, self.model, self.variable)
+            cube = open_frames(self.folder.path / name, self.model, self.variable, read=self.window)
             misfit = self._misfit(cube)
             frames = self._load(cube, name, now)
             if misfit is not None:
@@ -172,7 +172,7 @@ class Intake:
         """Whether all frames of a file are older; a file that cannot be read is looked at in its turn."""
         self.opened += 1
         try:
-            cube = open_frames(self.folder.path / name, self.model, self.variable)
+            cube = open_frames(self.folder.path / name, self.model, self.variable, read=0)
             return bool(cube[sequence_dim(cube)].values[-1] < since)
         except Exception:
             return False

@@ -14,8 +14,9 @@ from cubecast.errors import InputError
 from cubecast.forecast import check_step
 from cubecast.nowcaster import Nowcaster
 from cubecast.sources import open_cube
-from cubecast.sources.blocks import stored_frames
+from cubecast.sources.blocks import read_frame
 from cubecast.sources.joining import same_grid
+from cubecast.sources.probe import SHARED
 from cubecast.steps import Step
 
 Array = npt.NDArray[Any]
@@ -41,13 +42,14 @@ class Refusal(Exception):
         self.word = word
 
 
-def open_frames(path: Any, model: Nowcaster, variable: Any) -> xr.DataArray:
-    """The lazy cube of one file, of the variables, units and step of ``model``.
+def open_frames(path: Any, model: Nowcaster, variable: Any, *, read: int) -> xr.DataArray:
+    """The lazy cube of one file, of the variables, units and step of ``model``; its last ``read`` frames are probed.
 
     Raises:
         InputError: it cannot be read, for example because it is still being copied.
         Refusal: it was read and does not fit.
     """
+    SHARED.check(path, variable=variable, frames=read)
     cube = open_cube(path, variable=variable)
     try:
         model.check(cube)
@@ -68,9 +70,7 @@ def load_frame(cube: xr.DataArray, index: int, *, name: str, mtime: int, arrival
         InputError: the values cannot be read.
         Refusal: not one of them was observed.
     """
-    time, frames = cube[sequence_dim(cube)].values[index], stored_frames(cube)
-    # past dask, which remembers the name of every array that it ever computed (100,000 of them)
-    values = cube[index].values if frames is None else frames[index : index + 1][0]
+    time, values = cube[sequence_dim(cube)].values[index], read_frame(cube, index)
     if not np.isfinite(values).any():
         raise Refusal("empty", f"{name}: no observed value at {shown(time)}")
     return Frame(time, np.array(values, dtype=np.result_type(values, np.float32)), name, mtime, arrival)
