@@ -16,6 +16,7 @@ import platform
 import sys
 import tempfile
 import time
+from bisect import bisect_left
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -82,9 +83,16 @@ def parameters_of(config: cubecast.Config) -> int:
 def fit_width(config: cubecast.Config, parameters: int) -> cubecast.Config:
     """The configuration with all layers made wider or narrower alike, so that it has about so many parameters."""
     widths = config.model.hidden_channels
-    scaled = [[max(1, round(w * k / max(widths))) for w in widths] for k in range(1, 2 * max(widths) + 1)]
-    tried = [cubecast.Config.build(config.model_dump(), hidden_channels=w) for w in scaled]
-    best = min(tried, key=lambda c: abs(parameters_of(c) - parameters))
+
+    def scaled(k: int) -> cubecast.Config:
+        return cubecast.Config.build(
+            config.model_dump(), hidden_channels=[max(1, round(w * k / max(widths))) for w in widths]
+        )
+
+    steps = range(1, 2 * max(widths) + 1)
+    above = bisect_left(steps, parameters, key=lambda k: parameters_of(scaled(k)))  # the count grows with k
+    near = [scaled(k) for k in steps[max(0, above - 1) : above + 1]]
+    best = min(near, key=lambda c: abs(parameters_of(c) - parameters))
     if abs(parameters_of(best) / parameters - 1) > NEAR:
         log.warning("%d parameters is as near to %d as the layers allow", parameters_of(best), parameters)
     return best
