@@ -249,7 +249,7 @@ def commands_before(start: Path | None) -> list[str]:
 def command() -> str:
     """This command line, without the folders of this machine."""
     words = [Path(w).name if os.sep in w and " " not in w else w for w in sys.argv[1:]]
-    return " ".join(["python scripts/train_weights.py", *(f"'{w}'" if " " in w else w for w in words)])
+    return " ".join([f"python scripts/{Path(sys.argv[0]).name}", *(f"'{w}'" if " " in w else w for w in words)])
 
 
 @app.command()

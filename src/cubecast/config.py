@@ -79,8 +79,8 @@ class ScalingConfig(_Strict):
 class ModelConfig(_Strict):
     """The network. Fields are forecast by an encoder-forecaster, point series by a plain recurrent stack."""
 
-    cell: Literal["conv_lstm", "conv_gru", "elman", "lstm", "gru"] = "conv_lstm"
-    """conv_lstm and conv_gru: fields; elman, lstm and gru: point series (or every pixel for itself)."""
+    cell: Literal["conv_lstm", "conv_gru", "traj_gru", "elman", "lstm", "gru"] = "conv_lstm"
+    """conv_lstm, conv_gru, traj_gru: fields; elman, lstm and gru: point series (or every pixel for itself)."""
     hidden_channels: list[Positive] = [32, 32]
     """One number a layer, from the finest layer on."""
     kernel_size: Positive = 3
@@ -93,6 +93,8 @@ class ModelConfig(_Strict):
     """The y and x size that per-pixel peepholes are made for; needed by peephole='pixel' only."""
     reset: Literal["after", "before"] = "after"
     """GRU convention: reset gate applied after (cuDNN, torch) or before (Cho 2014) the recurrent product."""
+    links: Positive = 5
+    """traj_gru: how many places its state sees from each point, along flow fields that it learns."""
     coordinates: Literal["eulerian", "lagrangian"] = "eulerian"
     """lagrangian: fields are brought to the reference time along the motion of the history, forecast there, and brought
     on to their valid times; needs a history of 2 frames or more."""
@@ -128,10 +130,12 @@ class ModelConfig(_Strict):
             raise ValueError("grid is given exactly when peephole is 'pixel'")
         if self.cell != "conv_lstm" and self.peephole != "none":
             raise ValueError(f"peephole belongs to cell conv_lstm, found cell {self.cell}")
+        if self.cell == "traj_gru" and self.reset != "after":
+            raise ValueError(f"cell traj_gru has the convention reset 'after', found '{self.reset}'")
         if self.coordinates == "lagrangian" and self.is_series:
-            raise ValueError(f"coordinates lagrangian are for fields (conv_lstm, conv_gru), found cell {self.cell}")
+            raise ValueError(f"coordinates lagrangian are for fields, found cell {self.cell}")
         if self.noise_channels and self.is_series:
-            raise ValueError(f"noise_channels are for fields (conv_lstm, conv_gru), found cell {self.cell}")
+            raise ValueError(f"noise_channels are for fields, found cell {self.cell}")
         return self
 
     @property

@@ -28,6 +28,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "peephole pixel": {"hidden_channels": [3, 2], "patch": 2, "peephole": "pixel", "grid": (7, 9)},
     "gru after": {"hidden_channels": [3, 4], "patch": 2, "cell": "conv_gru"},
     "gru before": {"hidden_channels": [3, 4], "patch": 2, "cell": "conv_gru", "reset": "before"},
+    "traj_gru": {"hidden_channels": [3, 4], "patch": 2, "strides": [1, 1], "cell": "traj_gru", "links": 2},
     "bands": {"hidden_channels": [3, 4], "patch": 2, "bands": 3},
     "noise": {"hidden_channels": [3, 4], "patch": 2, "noise_channels": 2},
 }
@@ -39,8 +40,8 @@ def build(name: str, *, trained: bool = True, **changes: Any) -> nn.Module:
     config = ModelConfig(**{**CONFIGS[name], **changes})
     network = build_network(config, in_channels=7, out_channels=2, static_channels=1).double()
     if trained:  # as if trained: no weight at its start value
-        for parameter in network.parameters():
-            nn.init.normal_(parameter, std=0.3)
+        for key, parameter in network.named_parameters():  # flows of a point or so: larger ones leave so small a grid
+            nn.init.normal_(parameter, std=0.03 if ".flow" in key else 0.3)
     return network
 
 

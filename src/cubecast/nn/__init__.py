@@ -20,6 +20,7 @@ from cubecast.nn.layout import Layout
 from cubecast.nn.lstm import LSTMCell
 from cubecast.nn.recurrent import RecurrentLayer, choose_engine
 from cubecast.nn.series import SeriesForecaster
+from cubecast.nn.traj_gru import TrajGRUCell
 
 __all__ = [
     "Cell",
@@ -33,6 +34,7 @@ __all__ = [
     "Layout",
     "RecurrentLayer",
     "SeriesForecaster",
+    "TrajGRUCell",
     "build_network",
     "choose_engine",
     "count_bytes",
@@ -82,7 +84,7 @@ def _series_network(config: ModelConfig, layout: Layout) -> SeriesForecaster:
             f"strides with cell {config.cell}",
             found=config.strides,
             allowed="none: a series has no grid to scale down",
-            remedy="leave strides out, or take cell conv_lstm or conv_gru",
+            remedy="leave strides out, or take cell conv_lstm, conv_gru or traj_gru",
         )
     return SeriesForecaster(
         layout,
@@ -116,6 +118,8 @@ def _series_cell(config: ModelConfig, inputs: int, hidden: int) -> Cell:
 
 
 def _field_cell(config: ModelConfig, inputs: int, hidden: int, grid: tuple[int, int] | None) -> Cell:
+    if config.cell == "traj_gru":
+        return TrajGRUCell(inputs, hidden, kernel_size=config.kernel_size, links=config.links)
     if config.cell == "conv_gru":
         return ConvGRUCell(inputs, hidden, kernel_size=config.kernel_size, reset=config.reset)
     return ConvLSTMCell(inputs, hidden, kernel_size=config.kernel_size, peephole=config.peephole, grid=grid)

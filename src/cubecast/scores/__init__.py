@@ -2,6 +2,7 @@
 
 from cubecast.scores.bootstrap import intervals
 from cubecast.scores.cases import SYSTEM, common_mask, verify_forecasts
+from cubecast.scores.similarity import structural_similarity
 from cubecast.scores.statistics import Statistics, case_dim, join_cases, over_cases, pool, scores_from, statistics
 from cubecast.scores.table import SCORES, Score, explain, score_columns, to_table
 
@@ -20,6 +21,7 @@ __all__ = [
     "score_columns",
     "scores_from",
     "statistics",
+    "structural_similarity",
     "to_table",
     "verify_forecasts",
 ]
