@@ -161,8 +161,9 @@ def to_markdown(rows: list[dict[str, Any]]) -> str:
     scores = [c for c in COLUMNS if c in table]
     lines = [["variant", "product", "parameters", "epochs", "minutes", *(COLUMNS[c] for c in scores)]]
     lines.append(["---"] * len(lines[0]))
-    for (variant, product), part in table.groupby(["variant", "product"], sort=False):
+    for _, part in table.groupby(["variant", "product"], sort=False):
         first = part.iloc[0]
+        variant, product = str(first["variant"]), str(first["product"])
         trained = [f"{first['parameters']:,.0f}", f"{first['epochs']:.0f}", f"{first['minutes']:.1f}"]
         means = [f"{part[c].mean():.4g}" for c in scores]
         lines.append([variant, product, *(["-"] * 3 if variant == BASELINE else trained), *means])

@@ -2,6 +2,7 @@
 
 from functools import cache
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,7 +131,11 @@ def test_noise_of_a_window_is_that_of_the_grid_there() -> None:
     assert abs(float(torch.corrcoef(torch.stack(blocks))[0, 1])) < 0.05
 
 
-def test_networks_that_know_their_grid_are_refused() -> None:
-    net = network({"hidden_channels": [3], "peephole": "pixel", "grid": [24, 24]})
-    with pytest.raises(UsageError, match="found per-pixel peepholes"):
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [({"peephole": "pixel", "grid": [24, 24]}, "per-pixel peepholes"), ({"cell": "traj_gru"}, "cell traj_gru")],
+)
+def test_networks_whose_parts_need_the_whole_are_refused(settings: dict[str, Any], said: str) -> None:
+    net = network({"hidden_channels": [3], **settings})
+    with pytest.raises(UsageError, match=f"found {said}"):
         Parts(net, (24, 24), history=HISTORY, horizon=HORIZON)

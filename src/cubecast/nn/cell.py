@@ -64,8 +64,8 @@ class Cell(nn.Module, ABC):
         return torch.stack(outputs, dim=1), state
 
     @property
-    def reach(self) -> int:
-        """How far one step looks, in points of its grid; 0: every point is on its own."""
+    def reach(self) -> int | None:
+        """How far one step looks, in points of its grid; 0: every point is on its own; None: as far as it learned."""
         return 0
 
     @abstractmethod

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cubecast.errors import UsageError
 from cubecast.nn.advection import Trajectories
 from cubecast.nn.box import Box, Windows
+from cubecast.nn.cell import Cell
 from cubecast.nn.encoder_forecaster import EncoderForecaster
 from cubecast.nn.lagrangian import Lagrangian, follow
 from cubecast.nn.motion import FrameByFrame
@@ -32,19 +33,20 @@ class Parts:
         halo: in pixels; None: the receptive field.
 
     Raises:
-        UsageError: per-pixel peepholes, which know the whole grid only.
+        UsageError: per-pixel peepholes, which know the whole grid only, or traj_gru, whose flows come from anywhere.
     """
 
     def __init__(
         self, network: nn.Module, size: tuple[int, int], *, history: int, horizon: int, halo: int | None = None
     ) -> None:
         inner: Any = network.forecaster if isinstance(network, Lagrangian) else network
-        if isinstance(inner, EncoderForecaster) and inner.grid is not None:
+        bounded = all(cell.reach is not None for cell in network.modules() if isinstance(cell, Cell))
+        if not bounded or (isinstance(inner, EncoderForecaster) and inner.grid is not None):
             raise UsageError(
                 "a forecast in parts",
-                found="per-pixel peepholes",
-                allowed="networks that take any grid",
-                remedy="raise the memory, or train with peephole 'channel' or 'none'",
+                found="per-pixel peepholes" if bounded else "cell traj_gru, whose flows may come from anywhere",
+                allowed="networks that take any grid and see a known part of it",
+                remedy="raise the memory, or train with peephole 'channel' or 'none', or another cell",
             )
         self.network, self.size, self.history, self.horizon = network, size, history, horizon
         self.multiple = inner.multiple if isinstance(inner, EncoderForecaster) else 1

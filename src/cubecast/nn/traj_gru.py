@@ -64,6 +64,11 @@ class TrajGRUCell(Cell):
             if conv.bias is not None:
                 nn.init.zeros_(conv.bias)
 
+    @property
+    def reach(self) -> None:
+        """See `Cell.reach`; nothing bounds a flow."""
+        return None
+
     def forward(self, x: Instant | None, state: State) -> tuple[Hidden, State]:
         """One step; ``state`` is (h,)."""
         (hidden,) = state
