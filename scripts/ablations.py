@@ -147,11 +147,11 @@ def train_and_score(
         "best_epoch": int(best["epoch"]),
         "minutes": round(minutes, 3),
     }
-    rows = []
+    rows: list[dict[str, Any]] = []
     for row in found.to_dict("records"):
         system = row.pop("system")
         own = about | {"product": PRODUCTS[system]} if system in PRODUCTS else {"variant": system, "product": "mean"}
-        rows.append(own | row)
+        rows.append(own | {str(k): v for k, v in row.items()})
     return rows
 
 
