@@ -89,3 +89,10 @@ def test_the_helper_ends_with_its_program(good):
     while Path(f"/proc/{helper}/cmdline").exists() and Path(f"/proc/{helper}/cmdline").read_bytes():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_relative_path_means_the_folder_of_now(probe, rain, tmp_path, monkeypatch):
+    write_cube(rain(3), tmp_path / "here.nc")
+    probe.check(tmp_path / "here.nc")
+    monkeypatch.chdir(tmp_path)
+    probe.check("here.nc")

@@ -58,7 +58,8 @@ class Probe:
         self._left -= 1
         assert helper.stdin is not None
         assert helper.stdout is not None
-        request = {"path": os.fspath(path), "variable": variable, "frames": frames}
+        # The helper began in the folder of then; a relative path means the folder of now.
+        request = {"folder": os.getcwd(), "path": os.fspath(path), "variable": variable, "frames": frames}
         answer = ""
         with contextlib.suppress(OSError):  # it died before it read the request
             helper.stdin.write(json.dumps(request) + "\n")
@@ -123,12 +124,13 @@ def _limit(memory: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _read(path: str, variable: Any, frames: int) -> str | None:
-    """Open a file and read its last frames; what is wrong with it."""
+def _read(folder: str, path: str, variable: Any, frames: int) -> str | None:
+    """Open a file, as it is called in a folder, and read its last frames; what is wrong with it."""
     from cubecast.sources.blocks import read_frame
     from cubecast.sources.opening import open_cube
 
     try:
+        os.chdir(folder)
         cube = open_cube(path, variable=variable)
         for index in range(max(0, len(cube) - frames), len(cube)):
             read_frame(cube, index)
