@@ -46,7 +46,7 @@ APART = 12
 """Frames that are missing between two events in a store, so that no window crosses."""
 SETTINGS: dict[str, dict[str, Any]] = {
     "data": {"crops_per_window": 2, "stride": 4},
-    "model": {"noise_channels": 4, "hidden_channels": [24, 32, 48]},
+    "model": {"noise_channels": 4, "hidden_channels": [24, 32, 48], "motions": 2, "motion_window": 12.0},
     # The slopes of these weights are nearly those of the rain rate over its logarithm.
     "loss": {"kind": "crps", "thresholds": [0.5, 1.0, 2.0, 5.0, 10.0], "weights": [1.0, 2.4, 4.5, 10.0, 20.0, 30.0]},
     "training": {"epochs": 100, "learning_rate": 2e-3},

@@ -96,10 +96,12 @@ class ModelConfig(_Strict):
     links: Positive = 5
     """traj_gru: how many places its state sees from each point, along flow fields that it learns."""
     coordinates: Literal["eulerian", "lagrangian"] = "eulerian"
-    """lagrangian: fields are brought to the reference time along the motion of the history, forecast there, and brought
-    on to their valid times; needs a history of 2 frames or more."""
+    """lagrangian: fields are brought to the reference time along the motion of the history (2 frames or more), forecast
+    there, and brought on to their valid times."""
     motion_window: Annotated[float, Field(ge=1)] = 24.0
     """lagrangian: motion is about the same within this many pixels (a standard deviation)."""
+    motions: Positive = 1
+    """lagrangian, with noise_channels: members move along so many motions, of wider and wider windows."""
     residual: bool = True
     """Forecast what is kept of the last observed frame, and the change since."""
     bands: Positive = 1
@@ -134,6 +136,8 @@ class ModelConfig(_Strict):
             raise ValueError(f"cell traj_gru has the convention reset 'after', found '{self.reset}'")
         if self.coordinates == "lagrangian" and self.is_series:
             raise ValueError(f"coordinates lagrangian are for fields, found cell {self.cell}")
+        if self.motions > 1 and not (self.noise_channels and self.coordinates == "lagrangian"):
+            raise ValueError("motions above 1 need coordinates lagrangian and noise_channels of 1 or more")
         if self.noise_channels and self.is_series:
             raise ValueError(f"noise_channels are for fields, found cell {self.cell}")
         return self
@@ -212,8 +216,8 @@ class Config(_Strict):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.model.coordinates == "lagrangian" and self.task.history < 2:
-            raise ValueError("coordinates lagrangian need a history of 2 frames or more; set coordinates=eulerian")
+        if self.task.history < 2 and (self.model.coordinates == "lagrangian" or self.model.bands > 1):
+            raise ValueError("coordinates lagrangian and bands above 1 need a history of 2 frames or more")
         if (self.loss.kind == "crps") != bool(self.model.noise_channels):
             raise ValueError("the loss crps and noise_channels (1 or more) go together: set both, or none")
         return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -33,6 +33,12 @@ def has_bf16(device: torch.device) -> bool:
     """Whether the hardware multiplies bf16: CUDA, and CPUs with AMX or AVX512-BF16."""
     found = torch.cpu.get_capabilities()
     return device.type == "cuda" or bool(found.get("amx_bf16") or found.get("avx512_bf16"))
+
+
+def full_precision(device: str) -> AbstractContextManager[None]:
+    """Within it autocast is off: for sums that would cancel in half precision."""
+    known = torch.amp.is_autocast_available(device)  # not for meta tensors
+    return torch.autocast(device, enabled=False) if known else nullcontext()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import torch
 import xarray as xr
 from scipy.ndimage import gaussian_filter
 
-from cubecast.nn.bands import bend, split_bands, straighten
+from cubecast.nn.bands import LAGS, LEAST, bend, fading_rates, split_bands, straighten
 from cubecast.scaling.rain import LogRain
 
 
@@ -49,3 +49,41 @@ def test_rain_is_made_straight_by_the_curvature_of_its_scaling() -> None:
     flat = torch.zeros(1, 1, 1)
     assert torch.equal(straighten(-encoded, flat), -encoded)
     assert torch.equal(bend(-encoded, flat), -encoded)
+
+
+def fading(size: int, *, kept: tuple[float, ...], frames: int = 5) -> torch.Tensor:
+    """(1, time, band, 1, y, x): of each band white noise of which so much is kept every step (order 1)."""
+    generator = torch.Generator().manual_seed(4)
+    fields = [torch.randn(len(kept), 1, size, size, generator=generator)]
+    share = torch.tensor(kept)[:, None, None, None]
+    for _ in range(frames - 1):
+        new = torch.randn(fields[0].shape, generator=generator)
+        fields.append(share * fields[-1] + (1 - share**2).sqrt() * new)
+    return torch.stack(fields)[None]
+
+
+def test_fading_is_found_as_fast_as_it_was() -> None:
+    parts = fading(160, kept=(0.4, 0.9))
+    rates = fading_rates(parts, torch.ones(1, 1, 160, 160))
+    assert rates.shape == (1, 2, 1, 160, 160)
+    for rate, kept in zip(rates[0, :, 0], (0.4, 0.9), strict=True):
+        torch.testing.assert_close(rate, torch.full_like(rate, -math.log(kept)), rtol=0.15, atol=0.0)
+
+
+def test_fading_is_that_of_the_place() -> None:
+    slow, fast = fading(480, kept=(0.95,)), fading(480, kept=(0.3,))
+    parts = torch.where(torch.arange(480) < 240, slow, fast)
+    rates = fading_rates(parts, torch.ones(1, 1, 480, 480))[0, 0, 0]
+    torch.testing.assert_close(rates[:, :40], torch.full((480, 40), -math.log(0.95)), rtol=0.2, atol=0.0)
+    torch.testing.assert_close(rates[:, -40:], torch.full((480, 40), -math.log(0.3)), rtol=0.2, atol=0.0)
+
+
+def test_what_was_not_seen_does_not_count_and_what_is_dry_stays_finite() -> None:
+    parts = fading(160, kept=(0.9,))
+    seen = torch.ones(1, 1, 160, 160)
+    seen[..., :70] = 0
+    spoilt = torch.where(seen > 0, parts, torch.randn(parts.shape, generator=torch.Generator().manual_seed(5)))
+    assert torch.equal(fading_rates(parts, seen), fading_rates(spoilt, seen))
+    dry = fading_rates(torch.zeros_like(parts), seen)
+    torch.testing.assert_close(dry, torch.full_like(dry, -math.log(LEAST) * 6 / 14))
+    assert LAGS == 3, "the numbers of the line before"

@@ -1,7 +1,6 @@
 """The encoder-forecaster: any grid, any horizon, persistence before training, nothing unused."""
 
 import copy
-import math
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from cubecast.config import ModelConfig
 from cubecast.errors import UsageError
 from cubecast.nn import build_network
-from cubecast.nn.bands import split_bands
+from cubecast.nn.bands import fading_rates, split_bands
 from cubecast.nn.conv_lstm import ConvLSTMCell
 from cubecast.nn.encoder_forecaster import EncoderForecaster
 from cubecast.nn.layout import Layout
@@ -252,13 +251,16 @@ def test_pairs_of_members_are_opposite_and_of_each_sample_its_own() -> None:
     assert draw_pairs(build("bands"), frames, 4, members=5, seed=5) is None
 
 
-def test_an_untrained_network_of_bands_smooths_the_more_the_longer_the_lead() -> None:
+def test_an_untrained_network_of_bands_fades_each_as_it_did_in_the_history() -> None:
     network, frames = build("bands", trained=False), frames_of()
     frames[:, :, 3:6] = 1.0
-    parts = split_bands(frames[:, -1:, :2], 3).unflatten(2, (3, 2))
+    parts = split_bands(frames[:, :, :2], 3).unflatten(2, (3, 2))
+    rates = fading_rates(parts[:, :, :2], torch.ones_like(parts[:, 0, 0]))
+    assert rates.std() > 0.01
     for lead, forecast in enumerate(network(frames, 4).unbind(1), start=1):
-        expected = parts[:, 0, 0] * math.exp(-lead / 3) + parts[:, 0, 1] * math.exp(-lead / 6) + parts[:, 0, 2]
-        torch.testing.assert_close(forecast, expected, rtol=1e-6, atol=1e-6)
+        fading = (-lead * rates).exp()
+        expected = (parts[:, -1, :2] * fading).sum(dim=1) + parts[:, -1, 2]
+        torch.testing.assert_close(forecast, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_bands_are_kept_in_the_straight_space() -> None:
@@ -266,7 +268,7 @@ def test_bands_are_kept_in_the_straight_space() -> None:
     layout = Layout(1, 1, masks=False, static=0)
     config = {"hidden_channels": [2], "strides": [1], "patch": 1, "bands": 2, "curvatures": [2.0]}
     network = EncoderForecaster(layout, make_cell=lambda i, h, _: ConvLSTMCell(i, h), **config)
-    rain = torch.rand(1, 2, 1, 24, 24, generator=torch.Generator().manual_seed(3))
+    rain = torch.rand(1, 2, 1, 24, 24, generator=torch.Generator().manual_seed(3))  # nothing in common: gone at once
     forecast = network(torch.log1p(2 * rain) / 2, 60)[:, -1:]
     torch.testing.assert_close(torch.expm1(2 * forecast) / 2, split_bands(rain[:, -1:], 2)[:, :, 1:])
 

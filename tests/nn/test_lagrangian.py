@@ -90,6 +90,32 @@ def test_an_untrained_residual_network_is_extrapolation_and_its_loss_reaches_eve
     assert sum(g.abs().sum() > 0 for g in gradients) == len(gradients)
 
 
+class RepeatEach(Repeat):
+    """The last frame for each member."""
+
+    def forward(self, frames: torch.Tensor, horizon: int, noise: torch.Tensor) -> torch.Tensor:
+        last = super().forward(frames, horizon)
+        return last.repeat_interleave(len(noise) // len(frames), dim=0) + noise[..., :1, :1]
+
+
+@pytest.mark.parametrize(("members", "first"), [(1, 1), (2, 1), (3, 2), (4, 2)])
+def test_the_first_members_move_along_the_first_motion(members: int, first: int) -> None:
+    one = moving()  # each half its own way
+    one = torch.where(torch.arange(72) < 36, one, one.flip(-1))
+    values = torch.cat([one, one.flip(-2)])
+    network = Lagrangian(RepeatEach(), Layout(2, 1, masks=True), window=6.0, motions=2)
+    noise = torch.zeros(2 * members, 3, 1, 72, 72)
+    noise += torch.arange(2 * members).view(-1, 1, 1, 1, 1)
+    forecast = network(observed(values), 3, noise).unflatten(0, (2, members))
+    ways = [estimate_motion(values, window=w) for w in (6.0, 30.0)]
+    assert (ways[0] - ways[1]).abs().mean() > 0.3
+    for member in range(members):
+        number = torch.tensor([member, members + member]).view(2, 1, 1, 1)
+        carried, there = advect(values[:, -1] + number, ways[member >= first], 3)
+        own = forecast[:, member]
+        torch.testing.assert_close(own[there], carried[there], atol=1e-4, rtol=1e-4)
+
+
 def test_gradients_reach_the_frames_through_the_motion():
     values = moving(3, 24).double().requires_grad_()
     network = Lagrangian(Repeat(), Layout(1, 1, masks=False))
@@ -146,6 +172,10 @@ def test_a_trained_model_is_saved_and_loaded(tmp_path, rain):
 def test_wrong_wishes_are_refused():
     with pytest.raises(UsageError, match="coordinates lagrangian are for fields"):
         Config.build(coordinates="lagrangian", cell="gru")
+    with pytest.raises(UsageError, match="motions above 1 need"):
+        Config.build(coordinates="lagrangian", motions=2)
+    with pytest.raises(UsageError, match="bands above 1 need a history of 2"):
+        Config.build(bands=2, history=1)
     network = build_network(ModelConfig(coordinates="lagrangian", hidden_channels=[4]), in_channels=2, out_channels=1)
     with pytest.raises(UsageError, match="frames to estimate motion from: found 1"):
         network(torch.zeros(1, 1, 2, 16, 16), 2)

@@ -73,7 +73,7 @@ def build_network(
         _series_network(config, layout) if config.is_series else _field_network(config, layout, curvatures)
     )
     if config.coordinates == "lagrangian":
-        network = Lagrangian(network, layout, window=config.motion_window)
+        network = Lagrangian(network, layout, window=config.motion_window, motions=config.motions)
     choose_engine(network, config.engine, recompute=config.recompute)
     return network
 

@@ -12,6 +12,14 @@ from cubecast.shapes import Frames
 
 REACH = 3
 """Where a Gaussian ends, in standard deviations."""
+LAGS = 3
+"""Steps over which fading is seen, as far as the history goes."""
+CELL = 8
+"""Side, in pixels, of the cells that fading is found for."""
+WINDOW = 64
+"""Standard deviation, in pixels, of the window that is looked at around a place for its fading."""
+LEAST, MOST = 0.01, 0.999
+"""Correlations count as no less and no more: a logarithm is taken."""
 
 
 def split_bands(fields: Frames, bands: int) -> Tensor:
@@ -33,23 +41,59 @@ def split_bands(fields: Frames, bands: int) -> Tensor:
     return torch.cat([*(a - b for a, b in itertools.pairwise(smooth)), smooth[-1]], dim=2)
 
 
+def fading_rates(parts: Tensor, seen: Tensor) -> Tensor:
+    """How fast each band fades, place by place, seen from how it did in a history.
+
+    With R_k(x) the correlation of a band at the last time with itself k steps before, within a Gaussian window around
+    x, the rate r is the least squares fit of R_k = exp(-k r), k = 1 ... `LAGS`:
+
+        r(x) = - sum of k log R_k(x) / sum of k^2
+
+    A field that moves fades unless it is looked at in coordinates that move with it. Source of life times by scale from
+    the history: Seed (2003), DOI 10.1175/1520-0450(2003)042<0381:ADASSA>2.0.CO;2.
+
+    Args:
+        parts: bands of 2 fields or more (batch, time, band, channel, y, x).
+        seen: 1 where all fields were observed, else 0 (batch, channel, y, x).
+
+    Returns:
+        Per step (batch, band, channel, y, x), between -log `MOST` and -log `LEAST`.
+    """
+    parts = parts[:, -(LAGS + 1) :] * seen[:, None, None]
+    now, before = parts[:, -1:], parts[:, :-1].flip(1)
+    shared, power, powers = (_around(f) for f in (now * before, now.square(), before.square()))
+    logs = (shared / (power * powers).sqrt().clamp(min=1e-12)).clamp(LEAST, MOST).log()
+    lags = torch.arange(1, logs.shape[1] + 1, device=logs.device, dtype=logs.dtype)
+    rates = -(lags.view(-1, 1, 1, 1, 1) * logs).sum(dim=1) / lags.square().sum()
+    fine = F.interpolate(rates.flatten(1, 2), scale_factor=CELL, mode="bilinear")
+    return fine.unflatten(1, rates.shape[1:3])[..., : parts.shape[-2], : parts.shape[-1]]
+
+
+def _around(fields: Tensor) -> Tensor:
+    """Weighted sums of cells within the window around each; beyond the edges there is nothing."""
+    ny, nx = fields.shape[-2:]
+    padded = F.pad(fields.flatten(0, -3)[:, None], (0, -nx % CELL, 0, -ny % CELL))
+    means = _smoothed(F.avg_pool2d(padded, CELL), WINDOW / CELL, beyond="constant")
+    return means.view(*fields.shape[:-2], *means.shape[-2:])
+
+
 def reach(bands: int) -> int:
-    """How many pixels away the bands of a pixel look."""
-    return _radius(2.0 ** (bands - 2)) if bands > 1 else 0
+    """How many pixels away the bands of a pixel look, and those who look for how they fade."""
+    return _radius(2.0 ** (bands - 2)) + CELL * (_radius(WINDOW / CELL) + 2) if bands > 1 else 0
 
 
 def _radius(sigma: float) -> int:
     return round(REACH * sigma)
 
 
-def _smoothed(fields: Tensor, sigma: float) -> Tensor:
-    """A Gaussian smoothing, along x and then along y."""
+def _smoothed(fields: Tensor, sigma: float, *, beyond: str = "replicate") -> Tensor:
+    """A Gaussian smoothing, along x and then along y; ``beyond`` the edges as `torch.nn.functional.pad` has it."""
     radius = _radius(sigma)
     weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=fields.device) / sigma) ** 2)
     weights = (weights / weights.sum()).to(fields)
     for axis in (-1, -2):
         lines = fields.movedim(axis, -1)
-        padded = F.pad(lines.reshape(-1, 1, lines.shape[-1]), (radius, radius), mode="replicate")
+        padded = F.pad(lines.reshape(-1, 1, lines.shape[-1]), (radius, radius), mode=beyond)
         fields = F.conv1d(padded, weights.view(1, 1, -1)).view(lines.shape).movedim(-1, axis)
     return fields
 

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cubecast.errors import UsageError
-from cubecast.nn.bands import bend, reach, split_bands, straighten
+from cubecast.nn.bands import CELL, reach
 from cubecast.nn.cell import Cell
+from cubecast.nn.fading import Fading
 from cubecast.nn.layout import Layout
 from cubecast.nn.recurrent import RecurrentLayer
 from cubecast.shapes import Forecast, Frames, Noise
@@ -51,14 +52,8 @@ class EncoderForecaster(nn.Module):
 
     The head starts at zero: untrained, the network is persistence. Keeping is a factor, so that smooth fields can fade
     what was there (damped persistence of an anomaly; rain that moves on) without drawing all its detail once more.
-    With two ``bands`` or more x is split into that many bands of scale, each with a keeping of its own,
-
-        z( sum over s of 2 sigmoid(k_s) exp(-l / t_s) b_s ) + d,      b_s = G_s(u) - G_{s+1}(u),   the last b_S = G_S(u)
-
-    where u(x) is model space made straight (`cubecast.nn.bands.straighten`; for log(rain rate) it is the rain rate,
-    whose means are rain), z its inverse, G_0(u) = u and G_s a Gaussian smoothing of 2^(s-1) pixels. Small scales live
-    for minutes and large ones for hours, as S-PROG has it (Seed 2003,
-    DOI 10.1175/1520-0450(2003)042<0381:ADASSA>2.0.CO;2), but here place by place.
+    With two ``bands`` or more x is split into that many bands of scale, each of which fades as it was seen to do in the
+    history and has a keeping of its own (`cubecast.nn.fading.Fading`).
 
     With ``noise_channels`` it forecasts members of an ensemble: at every step each forecaster layer has white noise
     as a further input, and the recurrent state makes it coherent in time, the convolutions in space. One noise, drawn
@@ -76,16 +71,14 @@ class EncoderForecaster(nn.Module):
         make_cell: builds the cell of one layer.
         grid: y and x size of the frames, when the cells need to know it; None: any.
         residual: forecast what is kept of the last observed value, and the change.
-        bands: of scale that the last observed field is split into; 1: it is kept as a whole.
+        bands: of scale that the last observed field is split into (a history of 2 frames or more); 1: it is kept as a
+            whole.
         curvatures: one c for each output whose model space is log(1 + c u) / c, 0 where it is straight; none: all are.
         noise_channels: planes of white noise that each forecaster layer is given; 0: none.
 
     Raises:
         UsageError: not as many strides as layers.
     """
-
-    curvature: Tensor
-    lives: Tensor | None
 
     def __init__(
         self,
@@ -106,11 +99,9 @@ class EncoderForecaster(nn.Module):
             raise UsageError("strides", found=list(strides), allowed=f"one for each of {list(hidden_channels)}")
         self.layout, self.patch, self.grid = layout, patch, grid
         self.residual, self.bands = residual, bands
-        curvature = torch.tensor(list(curvatures) or [0.0] * layout.outputs)
-        self.lives = nn.Parameter(torch.log(3.0 * 2.0 ** torch.arange(bands - 1))) if bands > 1 else None
-        self.register_buffer("curvature", curvature[:, None, None], persistent=False)
+        self.fading = Fading(layout, bands, curvatures) if residual and bands > 1 else None
         self.noise_channels, self.strides = noise_channels, tuple(strides)
-        self.multiple = patch * math.prod(strides)
+        self.multiple = math.lcm(patch * math.prod(strides), CELL if self.fading else 1)
         self.down, self.encoder = nn.ModuleList(), nn.ModuleList()
         self.up, self.forecaster = nn.ModuleList(), nn.ModuleList()
         width, scale = layout.total * patch**2, patch
@@ -159,24 +150,13 @@ class EncoderForecaster(nn.Module):
         if not self.residual:
             return forecast
         change, keeping = forecast.tensor_split([self.layout.outputs], dim=2)
-        return self._kept(self.layout.last_observed(frames), keeping) + change
+        return (self._kept(frames, keeping) if self.fading is None else self.fading(frames, keeping)) + change
 
-    def _kept(self, last: Tensor, keeping: Tensor) -> Tensor:
-        """What is kept of the last observed fields, in model space; one band at a time, for memory."""
-        each = keeping.unflatten(0, (len(last), -1)).unflatten(3, (self.bands, -1))
-        parts = last[:, :, None] if self.lives is None else self._fading(last, self.lives, keeping.shape[1])
-        kept = torch.zeros((), device=last.device, dtype=last.dtype)
-        for share, part in zip(each.unbind(3), parts.unbind(2), strict=True):
-            kept = kept + 2 * share.sigmoid().to(last.dtype) * part[:, None]
-        kept = kept.flatten(0, 1)
-        return kept if self.lives is None else bend(kept, self.curvature)
-
-    def _fading(self, last: Tensor, lives: Tensor, horizon: int) -> Tensor:
-        """The bands of the last observed fields at each lead, in straight space (batch, lead, band, output, y, x)."""
-        steps = torch.arange(1, horizon + 1, device=last.device)
-        fading = F.pad(torch.exp(-steps[:, None] / lives.exp()), (0, 1), value=1.0)
-        parts = split_bands(straighten(last, self.curvature), self.bands).unflatten(2, (self.bands, -1))
-        return parts * fading[..., None, None, None].to(last.dtype)
+    def _kept(self, frames: Tensor, keeping: Tensor) -> Tensor:
+        """What is kept of the last observed fields."""
+        last = self.layout.last_observed(frames)
+        each = keeping.unflatten(0, (len(last), -1))
+        return (2 * each.sigmoid().to(last.dtype) * last[:, None]).flatten(0, 1)
 
     def draw_noise(
         self, frames: Frames, horizon: int, *, members: int, seed: int, corner: tuple[int, int] = (0, 0)
@@ -224,7 +204,7 @@ class EncoderForecaster(nn.Module):
             scale //= self.strides[index]
             widest += scale if self.strides[index] > 1 else 0  # the convolution after scaling up
         # A pixel may lie at either end of its patch; what is kept of the last field is looked for in that field alone.
-        return max(widest + self.multiple - 1, reach(self.bands) if self.residual else 0)
+        return max(widest + self.multiple - 1, reach(self.bands) if self.fading else 0)
 
     def _noise_shape(self, frames: Tensor, horizon: int, members: int) -> tuple[int, ...]:
         sides = (self._padded(n) // (self.patch * self.strides[0]) for n in frames.shape[-2:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -14,6 +15,9 @@ from cubecast.nn.layout import Layout
 from cubecast.nn.members import draw_noise
 from cubecast.nn.motion import WINDOW, estimate_motion
 from cubecast.shapes import Field, Forecast, Frames, Motion, Noise, Part
+
+WIDER = 5
+"""How much wider the windows of a motion are than those of the one before."""
 
 
 @final
@@ -33,6 +37,11 @@ class Lagrangian(nn.Module):
 
     Motion is estimated, not learned; it has no parameters, and gradients reach the forecaster through the advection.
 
+    The members of a forecaster with noise may move along several motions, the first members along the first: each is
+    found within windows `WIDER` times as wide as those of the one before. Small whirls carry rain for a while, what
+    moves as a whole goes on for longer, and which is right is not known: STEPS disturbs the motion of its members for
+    the same reason (Bowler et al. 2006, DOI 10.1256/qj.04.100).
+
     Sources: Ritvanen et al. (2023), DOI 10.1109/JSTARS.2023.3238016; Pavlik et al. (2024),
     DOI 10.48550/arXiv.2402.10747.
 
@@ -40,30 +49,33 @@ class Lagrangian(nn.Module):
         forecaster: called as ``forecaster(frames, horizon)``.
         layout: what its input channels are.
         window: of the motion, in pixels (`cubecast.nn.motion.estimate_motion`).
+        motions: how many there are for the members of an ensemble.
     """
 
-    def __init__(self, forecaster: nn.Module, layout: Layout, *, window: float = WINDOW) -> None:
+    def __init__(self, forecaster: nn.Module, layout: Layout, *, window: float = WINDOW, motions: int = 1) -> None:
         super().__init__()
-        self.forecaster, self.layout, self.window = forecaster, layout, window
+        self.forecaster, self.layout = forecaster, layout
+        self.windows = tuple(window * WIDER**number for number in range(motions))
 
     def forward(self, frames: Frames, horizon: int, noise: Noise | None = None) -> Forecast:
         """Forecast ``horizon`` frames from 2 or more ``frames``, in model space.
 
-        ``noise`` is the forecaster's: all members of a sample move alike.
+        ``noise`` is the forecaster's.
 
         Raises:
             UsageError: fewer than 2 frames, or what the forecaster refuses.
         """
         outputs, inputs = self.layout.outputs, self.layout.inputs
         seen = frames[:, :, inputs : inputs + outputs] > 0.5 if self.layout.masks else None
-        motion = estimate_motion(frames[:, :, :outputs], seen, window=self.window)
-        return self.forecast_part(frames, horizon, follow(motion), noise=noise)
+        members = 1 if noise is None else noise.shape[0] // len(frames)
+        found = [estimate_motion(frames[:, :, :outputs], seen, window=w) for w in self.windows[:members]]
+        return self.forecast_part(frames, horizon, [follow(motion) for motion in found], noise=noise)
 
     def forecast_part(
         self,
         frames: Frames,
         horizon: int,
-        paths: Trajectories,
+        paths: Sequence[Trajectories],
         *,
         windows: Windows | None = None,
         noise: Noise | None = None,
@@ -73,13 +85,27 @@ class Lagrangian(nn.Module):
         Args:
             frames: in the window ``windows.read`` of the grid.
             horizon: as in `forward`.
-            paths: of all of the grid, from `follow`.
+            paths: of all of the grid, from `follow`, for each motion.
             windows: where; None: on all of the grid.
             noise: that of the forecaster in the window ``windows.here``.
 
         Returns:
             The forecast in the window ``windows.part``.
         """
+        if noise is None:
+            return self._forecast_along(paths[0], frames, horizon, windows, None)
+        each = noise.unflatten(0, (len(frames), -1))
+        share = -(-each.shape[1] // len(paths))
+        parts = [
+            self._forecast_along(path, frames, horizon, windows, own.flatten(0, 1)).unflatten(0, (len(frames), -1))
+            for path, own in zip(paths, each.split(share, dim=1), strict=False)  # few members may leave motions over
+        ]
+        return torch.cat(parts, dim=1).flatten(0, 1)
+
+    def _forecast_along(
+        self, paths: Trajectories, frames: Tensor, horizon: int, windows: Windows | None, noise: Tensor | None
+    ) -> Tensor:
+        """`forecast_part` along one motion."""
         brought = self._bring_history(frames, paths, windows)
         # A forecaster without noise need not know of it.
         grown = self.forecaster(brought, horizon) if noise is None else self.forecaster(brought, horizon, noise)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import final
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 from cubecast.errors import UsageError
 from cubecast.nn.advection import displaced, interpolate, within
 from cubecast.nn.box import Box
+from cubecast.precision import full_precision
 from cubecast.shapes import Frames, Motion, Observed
 
 # Chosen on generated rain and on radar events of five networks; none of them is at a sharp optimum.
@@ -66,7 +66,7 @@ def estimate_motion(frames: Frames, observed: Observed | None = None, *, window:
     """
     _check(frames.shape[1], window)
     # In half precision the normal equations would cancel.
-    with _exactly(frames.device.type):
+    with full_precision(frames.device.type):
         exact = frames if frames.dtype == torch.float64 else frames.float()
         return _solve_levels(_pyramid(exact, observed, _finest(window)), frames.shape[-2:], window)
 
@@ -94,7 +94,7 @@ class FrameByFrame:
     def add(self, frame: Frames, observed: Observed | None = None) -> None:
         """The next frame (1, 1, channel, y, x), and where it was observed."""
         self._size = (frame.shape[-2], frame.shape[-1])
-        with torch.no_grad(), _exactly(frame.device.type):
+        with torch.no_grad(), full_precision(frame.device.type):
             found = _pyramid(frame.float(), observed, _finest(self._window))
         if not self._levels:
             shapes = [(1, self._count, *values.shape[2:]) for values, _ in found]
@@ -109,7 +109,7 @@ class FrameByFrame:
         assert self._size is not None
         assert self._frames == self._count
         levels, self._levels = self._levels, []
-        with torch.no_grad(), _exactly(levels[0][0].device.type):
+        with torch.no_grad(), full_precision(levels[0][0].device.type):
             return _solve_levels(levels, self._size, self._window)
 
 
@@ -141,11 +141,6 @@ def _solve_levels(levels: list[tuple[Tensor, Tensor]], size: Sequence[int], wind
     del values, seen
     scale = 2**finest
     return _resize(motion * scale, tuple(n * CELL * scale for n in motion.shape[2:]))[..., : size[0], : size[1]]
-
-
-def _exactly(device: str) -> AbstractContextManager[None]:
-    known = torch.amp.is_autocast_available(device)  # not for meta tensors
-    return torch.autocast(device, enabled=False) if known else nullcontext()
 
 
 def _pyramid(frames: Tensor, observed: Tensor | None, finest: int) -> list[tuple[Tensor, Tensor]]:

@@ -1,0 +1,73 @@
+"""What a forecast keeps of the last observed fields: band by band of scale, as they were seen to fade."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from cubecast.nn.bands import LAGS, bend, fading_rates, split_bands, straighten
+from cubecast.nn.layout import Layout
+from cubecast.precision import full_precision
+from cubecast.shapes import Frames
+
+
+@final
+class Fading(nn.Module):
+    """The last observed fields x in bands of scale, each with a keeping k_s of its own at every lead l and pixel.
+
+        z( sum over s of 2 sigmoid(k_s) exp(-l p_s r_s) b_s ),      b_s = G_s(u) - G_{s+1}(u),   the last b_S = G_S(u)
+
+    where u(x) is model space made straight (`cubecast.nn.bands.straighten`; for log(rain rate) it is the rain rate,
+    whose means are rain), z its inverse, G_0(u) = u and G_s a Gaussian smoothing of 2^(s-1) pixels. Small scales live
+    for minutes and large ones for hours, as S-PROG has it (Seed 2003,
+    DOI 10.1175/1520-0450(2003)042<0381:ADASSA>2.0.CO;2), but here place by place: r_s is how fast the band faded around
+    a pixel in this very history (`cubecast.nn.bands.fading_rates`; the last does not fade), p_s a learned number, 1
+    before training.
+
+    Args:
+        layout: what the input channels are.
+        bands: 2 or more.
+        curvatures: one c for each output whose model space is log(1 + c u) / c, 0 where it is straight; none: all are.
+    """
+
+    curvature: Tensor
+
+    def __init__(self, layout: Layout, bands: int, curvatures: Sequence[float] = ()) -> None:
+        super().__init__()
+        self.layout, self.bands = layout, bands
+        self.pace = nn.Parameter(torch.zeros(bands - 1, 1, 1, 1))
+        curvature = torch.tensor(list(curvatures) or [0.0] * layout.outputs)
+        self.register_buffer("curvature", curvature[:, None, None], persistent=False)
+
+    def forward(self, frames: Frames, keeping: Tensor) -> Tensor:
+        """What is kept, in model space (members, horizon, output, y, x).
+
+        Args:
+            frames: the history, 2 frames or more.
+            keeping: k (members, horizon, bands * outputs, y, x), all of the finest band first.
+        """
+        with full_precision(frames.device.type):
+            *parts, coarse = self._split(self.layout.last_observed(frames))[:, 0].unbind(1)
+            rates = self._rates(frames) * self.pace.exp()
+            each = keeping.unflatten(0, (len(frames), -1)).unflatten(3, (self.bands, -1)).float()
+            steps = torch.arange(1, each.shape[2] + 1, device=frames.device).view(-1, 1, 1, 1)
+            kept = 2 * each[:, :, :, -1].sigmoid() * coarse[:, None, None]
+            for number, (part, rate) in enumerate(zip(parts, rates.unbind(1), strict=True)):  # for memory
+                fading = part[:, None] * torch.exp(-steps * rate[:, None])
+                kept = kept + 2 * each[:, :, :, number].sigmoid() * fading[:, None]
+            return bend(kept.flatten(0, 1), self.curvature)
+
+    def _split(self, fields: Tensor) -> Tensor:
+        """The bands of fields in straight space (batch, time, band, output, y, x)."""
+        straight = straighten(fields.float(), self.curvature)
+        return split_bands(straight, self.bands).unflatten(2, (self.bands, -1))
+
+    def _rates(self, frames: Tensor) -> Tensor:
+        """How fast all bands but the coarsest faded in the history (batch, band, output, y, x)."""
+        recent = frames[:, -(LAGS + 1) :]
+        fields = recent[:, :, : self.layout.outputs]
+        masks = recent[:, :, self.layout.output_masks] if self.layout.masks else torch.ones_like(fields)
+        return fading_rates(self._split(fields)[:, :, :-1], masks.amin(dim=1))
