@@ -155,10 +155,11 @@ def test_crps_is_that_of_the_equation_at_pixels_and_areas(count: int) -> None:
     loss = CRPSLoss(thresholds=[0.2, 0.5], weights=[1.0, 2.0, 5.0])
     each = []
     for side in (1, 2, 4):
-        values = prediction.detach().numpy().reshape(2, count, 3, 4 // side, side, 4 // side, side).mean(axis=(4, 6))
-        truth = target.numpy().reshape(2, 3, 4 // side, side, 4 // side, side).mean(axis=(3, 5))
+        values = bent(prediction.detach().numpy()).reshape(2, count, 3, 4 // side, side, 4 // side, side)
+        values = values.mean(axis=(4, 6))
+        truth = bent(target.numpy()).reshape(2, 3, 4 // side, side, 4 // side, side).mean(axis=(3, 5))
         whole = mask.numpy().reshape(2, 3, 4 // side, side, 4 // side, side).all(axis=(3, 5))
-        found = [crps(bent(values[b, :, t, y, x]), bent(truth[b, t, y, x])) for b, t, y, x in np.argwhere(whole)]
+        found = [crps(values[b, :, t, y, x], truth[b, t, y, x]) for b, t, y, x in np.argwhere(whole)]
         each.append(np.mean(found) if found else 0.0)
     assert loss(prediction, target.masked_fill(~mask, float("nan")), mask).item() == pytest.approx(np.mean(each))
 

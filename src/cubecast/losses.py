@@ -117,16 +117,17 @@ class BalancedLoss(MaskedLoss):
 class CRPSLoss(MaskedLoss):
     """Almost fair continuous ranked probability score of M members, of fields and of their means over wider areas.
 
-        a = 1/M sum_j |v(p_j) - v(t)|  -  (1 - e) / (2 M (M - 1)) sum_j sum_k |v(p_j) - v(p_k)|,   e = (1 - alpha) / M
+        a = 1/M sum_j |p_j - t|  -  (1 - e) / (2 M (M - 1)) sum_j sum_k |p_j - p_k|,   e = (1 - alpha) / M
 
-    and the loss is the mean of a over the areas of 1, 2, 4 and 8 pixels' side, as far as the field is that large; an
-    area counts where all of it was observed. With alpha = 1 the score is fair: the mean over infinitely many members
-    is judged, whatever M; a little less keeps M - 1 members from being as far off as they like. Pixels alone would
-    say nothing of whether members rain together over an area: its mean does.
+    and the loss is the mean of a over the areas of 1, 2, 4 and 8 pixels' side, as far as the field is that large; p and
+    t are means of v(values) over an area, which counts where all of it was observed. With alpha = 1 the score is fair:
+    the mean over infinitely many members is judged, whatever M; a little less keeps M - 1 members from being as far
+    off as they like. Pixels alone would say nothing of whether members rain together over an area: its mean does.
 
     v is a piecewise linear, rising function with the slopes ``weights`` below, between and above the ``thresholds``: as
     with weights, differences of heavy rain count more, but the score stays proper, because v does not depend on what
-    is observed (threshold weighting).
+    is observed (threshold weighting). It comes before the means: rain is what areas are judged by, not its logarithm,
+    of which a blurred field has too much.
 
     Sources: Lang et al. (2024), DOI 10.48550/arXiv.2412.15832 (almost fair CRPS); Gneiting and Ranjan (2011),
     DOI 10.1198/jbes.2010.08110 (threshold weighting); Pacchiardi et al. (2024), DOI 10.48550/arXiv.2112.08217
@@ -168,7 +169,7 @@ class CRPSLoss(MaskedLoss):
             given = f"{len(prediction)} forecasts of {len(target)} targets"
             raise UsageError("members of the crps loss", found=given, allowed="2 or more of each")
         wide = torch.promote_types(prediction.dtype, torch.float32)
-        members, truth = prediction.to(wide), target.to(wide).masked_fill(~mask, 0.0)
+        members, truth = (self._weighted(f.to(wide)) for f in (prediction, target.masked_fill(~mask, 0.0)))
         seen, found = mask.to(wide), []
         for side in (s for s in self.SIDES if s <= min(target.shape[-2:])):
             whole = _means(seen, side) > 1 - 1e-3
@@ -177,9 +178,9 @@ class CRPSLoss(MaskedLoss):
 
     def cost(self, prediction: Tensor, target: Tensor) -> Tensor:
         """a"""
-        members, truth = self._weighted(prediction.unflatten(0, (len(target), -1))), self._weighted(target)
+        members = prediction.unflatten(0, (len(target), -1))
         count = members.shape[1]
-        error = (members - truth[:, None]).abs().mean(dim=1)
+        error = (members - target[:, None]).abs().mean(dim=1)
         pairs = sum((a - b).abs() for a, b in itertools.combinations(members.unbind(1), 2))
         return error - (1 - (1 - self.ALPHA) / count) * pairs / (count * (count - 1))
 
