@@ -145,8 +145,8 @@ class Epoch:
         number = number if samples.train else 0
         rng = np.random.default_rng([samples.seed, int(samples.train), number])
         share = samples.share
-        own = rank_share(samples.groups, rank=share.rank, ranks=share.count, rng=rng if samples.train else None)
-        self._share: list[int] = own.tolist()
+        stretch = rank_share(samples.groups, rank=share.rank, ranks=share.count, rng=rng if samples.train else None)
+        self._share: list[int] = stretch.tolist()
         """Indices of the windows of this rank; sample i is crop i % count of window i // count among them."""
         self._starts = {
             i: np.array([s.start for s in (samples.windows[w] for w in self._share) if s.cube == i], np.int64)

@@ -224,13 +224,15 @@ def _scan_or_refuse(
         return []
 
 
-def try_scan(path: str, names: Sequence[str | None]) -> None:
+def try_scan(path: str, names: Sequence[str | None], known: list[netcdf.Known]) -> None:
     """Open a file as `open_cube` does and find some variables in it (None: the only one); no value is read.
+
+    ``known``, of the files before, makes it fast.
 
     Raises:
         InputError: it is not there, damaged, of no known kind, or has no such variable.
     """
-    _scan(path, tuple(names), [])
+    _scan(path, tuple(names), known)
 
 
 def _scan(path: str, names: tuple[str | None, ...], known: list[netcdf.Known]) -> list[Found]:
