@@ -33,9 +33,6 @@ __all__ = [
 FINGERPRINT = "fingerprint"
 """In a store that is written by region: a number for each reference time, 0 until its forecast is complete."""
 POLAR = "polar_stereographic"
-IN_MEMORY = 256 * 2**20
-"""Bytes of values up to which a netCDF file is made in memory and then written: on a full disk HDF5 closes no file, and
-keeps its handle and its room on the disk until the process ends. Larger and lazy ones stream through HDF5."""
 
 
 def write_forecast(forecast: xr.Dataset, path: str | os.PathLike[str]) -> None:
@@ -232,22 +229,14 @@ def _write(
     is_store = (target / "zarr.json").is_file() or (target / ".zgroup").is_file()
     with atomic_path(target, replace_folder=is_store) as temporary, _as_output_errors(target):
         if kind == "netcdf":
-            _write_netcdf(dataset, temporary, encoding, unlimited=ones[0])
+            # an unlimited first dim: records can be appended, and CF asks dims other than T, Z, Y, X to stand left
+            dataset.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=encoding, unlimited_dims=ones[:1])
             return
         chunked = _rechunk(dataset, encoding) if compute else dataset
         options: Any = {"consolidated": False, "compute": compute}
         chunked.to_zarr(temporary, mode="w", zarr_format=3, encoding=encoding, **options)
         if not compute:
             _add_fingerprints(temporary, ones[0], dataset.sizes[ones[0]])
-
-
-def _write_netcdf(dataset: xr.Dataset, path: Path, encoding: dict[str, Any], *, unlimited: str) -> None:
-    """One dim is unlimited: records can be appended, and CF asks dims other than T, Z, Y, X to stand left."""
-    options: Any = {"engine": "netcdf4", "format": "NETCDF4", "encoding": encoding, "unlimited_dims": [unlimited]}
-    if dataset.chunks or dataset.nbytes > IN_MEMORY:
-        dataset.to_netcdf(path, **options)
-    else:
-        path.write_bytes(dataset.to_netcdf(None, **options))
 
 
 @contextmanager
