@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import sys
 import time
@@ -131,7 +132,8 @@ class Maker:
 
 
 def _give_back() -> None:
-    """Give memory that drawing has freed back to the system: the C library keeps it in pieces, and more each time."""
+    """Give the memory of drawing back: figures are cycles, which Python keeps for long, and the C library after it."""
+    gc.collect()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl does not need it
         if trim is not None:
