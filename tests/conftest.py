@@ -2,16 +2,20 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Barrier, Thread
+from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
 from hypothesis import settings
+
+from cubecast.sharing import Share
 
 # A loaded machine is slow, not wrong.
 # In CI the same examples each time: a new counterexample is found at a desk, not in the way of another change.
@@ -56,6 +60,30 @@ def rain() -> Callable[..., xr.DataArray]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def together() -> Callable[..., list[Any]]:
+    """``together(count, work)``: what ``work(share)`` gave to each of ``count`` threads that share the reading."""
+
+    def run(count: int, work: Callable[[Share], Any]) -> list[Any]:
+        said: list[Any] = [None] * count
+        meeting = Barrier(count, timeout=60)
+
+        def of(rank: int) -> Any:
+            def add(own: np.ndarray) -> np.ndarray:
+                said[rank] = own
+                meeting.wait()
+                total = np.sum(said, axis=0)
+                meeting.wait()
+                return total
+
+            return work(Share(rank, count, add))
+
+        with ThreadPoolExecutor(count) as pool:
+            return list(pool.map(of, range(count)))
+
+    return run
 
 
 def _blobs(y: np.ndarray, x: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -13,6 +13,7 @@ from cubecast.batches import Batches
 from cubecast.channels import Channels
 from cubecast.config import DataConfig, ScalingConfig, TaskConfig
 from cubecast.reading import CubeRows
+from cubecast.sharing import ALL
 from cubecast.sources import open_cube
 from cubecast.windows import find_windows
 
@@ -30,7 +31,7 @@ def archive(rain, tmp_path):
     return path
 
 
-def make(cubes, *, seed=0, train=True, static=None, rank=0, ranks=1, scaling="auto", mask_channel=True, **data):
+def make(cubes, *, seed=0, train=True, static=None, share=ALL, scaling="auto", mask_channel=True, **data):
     windows = [w for i, c in enumerate(cubes) for w in find_windows(c, length=5, index=i)]
     channels = Channels.fit(cubes, outputs=None, scaling=ScalingConfig(kind=scaling), mask_channel=mask_channel)
     return Batches(
@@ -43,8 +44,7 @@ def make(cubes, *, seed=0, train=True, static=None, rank=0, ranks=1, scaling="au
         wet_bias=0.5,
         seed=seed,
         train=train,
-        rank=rank,
-        ranks=ranks,
+        share=share,
     )
 
 
@@ -115,11 +115,10 @@ def test_rows_are_read_once_and_skipped_ones_not_at_all(archive, small_rows) -> 
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks_read_their_own_part(archive, small_rows, ranks) -> None:
+def test_ranks_read_their_own_part(archive, small_rows, ranks, together) -> None:
     cube = open_cube(archive)
     seen, rows, lengths = [], [], set()
-    for rank in range(ranks):
-        batches = make([cube], rank=rank, ranks=ranks, crops_per_window=2)
+    for batches in together(ranks, lambda share: make([cube], share=share, crops_per_window=2)):
         small_rows.clear()
         found = list(batches.epoch(3))
         assert len(found) == len(batches)

@@ -1,6 +1,7 @@
 """Training in several processes: real ones, started by torchrun, over Gloo."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from cubecast.channels import Channels
 from cubecast.config import DataConfig, ScalingConfig, TaskConfig
 from cubecast.errors import UsageError
 from cubecast.ranks import Ranks
+from cubecast.sharing import Share
 from cubecast.windows import find_windows
 from cubecast.write import write_cube
 
@@ -56,6 +58,10 @@ def test_two_processes_train_as_one_with_the_same_batch(radar, tmp_path):
     assert one.shape == (15, 2)
     assert one[-1, 0] < 0.97 * one[0, 0], "it learns"
     np.testing.assert_allclose(two, one, rtol=1e-3)
+    scalings = [json.loads((tmp_path / str(n) / "model.json").read_text())["channels"]["scalings"] for n in runs]
+    (first,), (second,) = (s.values() for s in scalings)
+    assert second.pop("scale") == pytest.approx(first.pop("scale"), rel=1e-12), "each read a part, and both know all"
+    assert second == first
     weights = [load_file(tmp_path / str(n) / "weights.safetensors") for n in runs]
     for name, value in weights[0].items():
         np.testing.assert_allclose(weights[1][name], value, atol=1e-3)
@@ -89,7 +95,7 @@ def test_ranks_share_an_epoch_and_no_sample_comes_twice(rain):
     def of(rank: int) -> list[float]:
         batches = Batches(
             [cube], windows, channels, task=TaskConfig(history=3, horizon=2), data=data, static=[None],
-            wet_bias=0, seed=0, train=True, rank=rank, ranks=2,
+            wet_bias=0, seed=0, train=True, share=Share(rank, 2, lambda own: own),
         )  # fmt: skip
         return [round(float(x), 3) for b in batches.epoch(1) for x in b.inputs[:, 0, 0].amin(dim=(1, 2))]
 

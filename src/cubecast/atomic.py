@@ -152,6 +152,8 @@ def _remove(path: Path) -> None:
     """Remove a file or folder, if there. What is left of a writer's threads may still put files into a folder."""
     if path.is_symlink() or not path.is_dir():
         with suppress(OSError):
+            if path.is_file() and not path.is_symlink():
+                os.truncate(path, 0)  # HDF5 may hold it, and its room on a full disk, until the process ends
             path.unlink(missing_ok=True)
         return
     for pause in (0.05, 0.1, 0.2, 0.5, 1.0):

@@ -20,6 +20,7 @@ from cubecast.cube import select_channel, space_dims
 from cubecast.epoch import Epoch, Samples
 from cubecast.progress import Progress
 from cubecast.reading import CubeRows
+from cubecast.sharing import ALL, Share
 from cubecast.windows import Window
 
 __all__ = ["Batch", "Batches"]
@@ -38,7 +39,8 @@ class Batches:
         wet_bias: as in `DataConfig`; 0 for fields that are not rain.
         seed: seed of order, crops, flips and signs.
         train: False keeps the order and draws the same crops in every epoch.
-        rank, ranks: this process and how many there are; each has batches of its own, and the same number of them.
+        share: the processes that train together; each has batches of its own, and the same number of them, and reads
+            its part when it is found out where it rains.
     """
 
     def __init__(
@@ -53,8 +55,7 @@ class Batches:
         wet_bias: float,
         seed: int,
         train: bool,
-        rank: int = 0,
-        ranks: int = 1,
+        share: Share = ALL,
         progress: Progress | None = None,
     ) -> None:
         used = sorted({w.cube for w in windows})
@@ -78,8 +79,7 @@ class Batches:
             wet_bias=wet_bias,
             seed=seed,
             train=train,
-            rank=rank,
-            ranks=ranks,
+            share=share,
         )
         for index in used if crop and wet_bias else ():
             self._samples.map_wetness(index, select_channel(cubes[index], channels.outputs[0]), progress)

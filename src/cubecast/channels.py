@@ -19,6 +19,7 @@ from cubecast.config import ScalingConfig
 from cubecast.cube import channel_names, channel_units, is_latlon, select_channel, space_dims
 from cubecast.errors import InputError, ModelMismatchError, UsageError
 from cubecast.scaling import Scaling, choose_scaling, scaling_from_json
+from cubecast.sharing import ALL, Share
 
 Array = npt.NDArray[Any]
 
@@ -50,8 +51,11 @@ class Channels:
         position: bool = False,
         season: bool = False,
         static: Sequence[xr.Dataset] = (),
+        share: Share = ALL,
     ) -> Self:
         """Channels of the training ``parts`` of cubes, with every scaling fitted on them alone.
+
+        Processes may ``share`` the parts: each reads some of them, and all get the same channels.
 
         Raises:
             UsageError: an output that is not in the cubes.
@@ -69,7 +73,8 @@ class Channels:
         scalings = {}
         for name in inputs:
             single = [select_channel(part, name) for part in parts]
-            scalings[name] = choose_scaling(scaling.kind, single[0], harmonics=scaling.harmonics).fit(single)
+            chosen_scaling = choose_scaling(scaling.kind, single[0], harmonics=scaling.harmonics)
+            scalings[name] = chosen_scaling.fit(single, share=share)
         return cls(chosen, inputs, units, scalings, mask_channel, _fit_static(static), position, season)
 
     @property

@@ -20,6 +20,7 @@ import xarray as xr
 
 from cubecast import units
 from cubecast.errors import InputError
+from cubecast.sharing import ALL, Share
 from cubecast.steps import Step, infer_step
 
 CHANNEL = "channel"
@@ -112,16 +113,19 @@ def window_starts(cube: xr.DataArray, length: int) -> npt.NDArray[Any]:
     return np.flatnonzero(place[length - 1 :] - place[: len(place) - length + 1] == length - 1)
 
 
-def iter_blocks(cube: xr.DataArray) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
+def iter_blocks(cube: xr.DataArray, share: Share = ALL) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
     """Pieces of ``cube`` along its sequence, in order, read one after the other: (frames, values).
 
     A piece is a run of whole dask chunks (or of single frames, where there are none) of about 64 MB of values; one
-    chunk that is larger is a piece of its own.
+    chunk that is larger is a piece of its own. With a ``share``, the chunks whose middle lies in this process's part
+    of the sequence: each chunk is read by one process.
     """
     frame = max(1, cube.nbytes // max(1, len(cube)))
-    chunks = cube.chunks[0] if cube.chunks is not None else (1,) * len(cube)
-    start = stop = 0
-    for size in chunks:
+    chunks = np.array(cube.chunks[0] if cube.chunks is not None else (1,) * len(cube), np.int64)
+    first = np.cumsum(chunks) - chunks
+    own = (2 * first + chunks) * share.count // max(1, 2 * len(cube)) == share.rank
+    start = stop = int(first[own][0]) if own.any() else 0
+    for size in chunks[own].tolist():
         if stop > start and (stop + size - start) * frame > BLOCK_BYTES:
             yield slice(start, stop), cube[start:stop].values
             start = stop

@@ -17,6 +17,7 @@ from cubecast.config import DataConfig, TaskConfig
 from cubecast.cube import sequence_dim
 from cubecast.progress import Progress
 from cubecast.reading import CubeRows, Slab
+from cubecast.sharing import Share
 from cubecast.shuffling import mixed_order, rank_share
 from cubecast.windows import Window, draw_crops, wet_map
 
@@ -60,8 +61,7 @@ class Samples:
     wet_bias: float
     seed: int
     train: bool
-    rank: int
-    ranks: int
+    share: Share
 
     @property
     def length(self) -> int:
@@ -86,7 +86,7 @@ class Samples:
     @property
     def batches(self) -> int:
         """Batches in an epoch."""
-        return sum(-(-(len(g) // self.ranks * self.count) // self.data.batch_size) for g in self.groups)
+        return sum(-(-(len(g) // self.share.count * self.count) // self.data.batch_size) for g in self.groups)
 
     def shape(self, cube: int) -> tuple[int, int]:
         """Size of the samples of a cube in y and x."""
@@ -101,7 +101,9 @@ class Samples:
 
     def map_wetness(self, cube: int, field: xr.DataArray, progress: Progress | None) -> None:
         """Find out where it rains in a cube; kept in steps of 1/255, never 0 where there is any rain."""
-        found = wet_map(field, threshold=self.data.wet_threshold, block=self.wet_tile, progress=progress)
+        found = wet_map(
+            field, threshold=self.data.wet_threshold, block=self.wet_tile, progress=progress, share=self.share
+        )
         self.wet[cube] = np.ceil(found * 255).astype(np.uint8)
 
     def draw(self, index: int, epoch: int) -> list[Sample]:
@@ -142,13 +144,12 @@ class Epoch:
         self.samples = samples
         number = number if samples.train else 0
         rng = np.random.default_rng([samples.seed, int(samples.train), number])
-        share = rank_share(
-            samples.groups, rank=samples.rank, ranks=samples.ranks, rng=rng if samples.train else None
-        ).tolist()
-        self._share: list[int] = share
+        share = samples.share
+        stretch = rank_share(samples.groups, rank=share.rank, ranks=share.count, rng=rng if samples.train else None)
+        self._share: list[int] = stretch.tolist()
         """Indices of the windows of this rank; sample i is crop i % count of window i // count among them."""
         self._starts = {
-            i: np.array([s.start for s in (samples.windows[w] for w in share) if s.cube == i], np.int64)
+            i: np.array([s.start for s in (samples.windows[w] for w in self._share) if s.cube == i], np.int64)
             for i in samples.rows
         }
         self._first = dict(zip(samples.rows, np.cumsum([0, *(len(s) for s in self._starts.values())]), strict=False))

@@ -21,6 +21,7 @@ from cubecast.errors import InputError, UsageError
 from cubecast.forecast import check_step
 from cubecast.progress import Progress
 from cubecast.ranks import Ranks
+from cubecast.sharing import Share
 from cubecast.steps import Step
 from cubecast.windows import Window, find_windows, split_windows
 
@@ -74,9 +75,9 @@ def prepare(
     every = [*cubes, *extra]
     step = _common_step(every, statics)
     windows, checks = (_windows(every, config), []) if refit else _split(cubes, extra, config)
-    parts = _parts(every if refit else cubes, windows)
+    parts = _parts(every if refit else cubes, windows, ranks.reading)
     if channels is None:
-        channels = _fit_channels(parts, statics, config)
+        channels = _fit_channels(parts, statics, config, ranks.reading)
     for cube in every:
         channels.check(cube)
     wet_bias = _wet_bias(channels, config)
@@ -94,8 +95,7 @@ def prepare(
             wet_bias=wet_bias,
             seed=config.training.seed,
             train=train,
-            rank=ranks.rank,
-            ranks=ranks.count,
+            share=ranks.reading,
             progress=progress,
         )
 
@@ -128,7 +128,9 @@ def check_start(config: Config, start: Config) -> None:
             )
 
 
-def _fit_channels(parts: Sequence[xr.DataArray], statics: Sequence[xr.Dataset], config: Config) -> Channels:
+def _fit_channels(
+    parts: Sequence[xr.DataArray], statics: Sequence[xr.Dataset], config: Config, share: Share
+) -> Channels:
     return Channels.fit(
         parts,
         outputs=config.task.outputs,
@@ -137,6 +139,7 @@ def _fit_channels(parts: Sequence[xr.DataArray], statics: Sequence[xr.Dataset], 
         position=config.model.position,
         season=config.model.season,
         static=statics,
+        share=share,
     )
 
 
@@ -183,11 +186,12 @@ def _windows(cubes: Sequence[xr.DataArray], config: Config, *, offset: int = 0) 
     return [window for windows in found for window in windows]
 
 
-def _parts(cubes: Sequence[xr.DataArray], windows: Sequence[Window]) -> list[xr.DataArray]:
+def _parts(cubes: Sequence[xr.DataArray], windows: Sequence[Window], share: Share) -> list[xr.DataArray]:
     """The frames that the training windows cover, of each cube that has any."""
     stops = [max((w.start + w.length for w in windows if w.cube == i), default=0) for i in range(len(cubes))]
     parts = [c.isel({sequence_dim(c): slice(0, stop)}) for c, stop in zip(cubes, stops, strict=True) if stop]
-    if not any(np.isfinite(values).any() for part in parts for _, values in iter_blocks(part)):
+    found = any(np.isfinite(values).any() for part in parts for _, values in iter_blocks(part, share))
+    if not share.add(np.array([found], np.float64)).any():
         raise InputError(
             "the training part is all missing", found="no observed value", remedy="look at it with cubecast info"
         )

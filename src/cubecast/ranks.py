@@ -8,11 +8,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from cubecast.errors import FailedError, UsageError
+from cubecast.sharing import Array, Share
 
 PATIENCE = datetime.timedelta(minutes=10)
 """How long a process waits for one that still runs and says nothing."""
@@ -32,11 +34,20 @@ class Ranks:
 
     def sums(self, *numbers: float) -> list[float]:
         """Each number, summed over all processes."""
+        return [float(v) for v in self._add(np.array(numbers, np.float64))]
+
+    @property
+    def reading(self) -> Share:
+        """What of the data this process reads when all look at it together."""
+        return Share(self.rank, self.count, self._add)
+
+    def _add(self, own: Array) -> Array:
         if self.count == 1:
-            return list(numbers)
-        total = torch.tensor(numbers, dtype=torch.float64, device="cpu" if dist.get_backend() == "gloo" else "cuda")
+            return own
+        # a copy, because what a process has is its own
+        total = torch.tensor(own, device="cpu" if dist.get_backend() == "gloo" else "cuda")
         dist.all_reduce(total)
-        return [float(v) for v in total.tolist()]
+        return total.cpu().numpy()
 
     def share(self, batch_size: int) -> int:
         """What of a batch is this process's.

@@ -17,6 +17,7 @@ import xarray as xr
 from cubecast.cube import CHANNEL, iter_blocks, positions, sequence_dim, space_dims, window_starts
 from cubecast.errors import InputError, UsageError
 from cubecast.progress import Progress, follow
+from cubecast.sharing import ALL, Share
 
 Array = npt.NDArray[Any]
 
@@ -151,7 +152,9 @@ def _strided(starts: Array, stride: int) -> Array:
     return starts[(np.arange(len(starts)) - run) % stride == 0]
 
 
-def wet_map(cube: xr.DataArray, *, threshold: float, block: int, progress: Progress | None = None) -> Array:
+def wet_map(
+    cube: xr.DataArray, *, threshold: float, block: int, progress: Progress | None = None, share: Share = ALL
+) -> Array:
     """Share of wet pixels in every tile of every frame, read block by block (bounded memory).
 
     Args:
@@ -160,6 +163,7 @@ def wet_map(cube: xr.DataArray, *, threshold: float, block: int, progress: Progr
             Missing pixels are not wet.
         block: side of the square tiles in pixels; tiles at the far edges are smaller.
         progress: shows a bar.
+        share: processes that read a part of the cube each, and all get the whole map.
 
     Returns:
         (time, ceil(ny / block), ceil(nx / block)) float32.
@@ -176,11 +180,11 @@ def wet_map(cube: xr.DataArray, *, threshold: float, block: int, progress: Progr
     edges_y, edges_x = np.arange(0, ny, block), np.arange(0, nx, block)
     area = np.outer(np.diff(edges_y, append=ny), np.diff(edges_x, append=nx))
     limit = threshold - abs(threshold) * 1e-6
-    wet = np.empty((frames, len(edges_y), len(edges_x)), np.float32)
-    for part, values in follow(iter_blocks(cube), "finding rain", None, progress):
+    wet = np.zeros((frames, len(edges_y), len(edges_x)), np.float32)
+    for part, values in follow(iter_blocks(cube, share), "finding rain", None, progress):
         rows = np.add.reduceat(values >= limit, edges_y, axis=1, dtype=np.float32)
         wet[part] = np.add.reduceat(rows, edges_x, axis=2) / area
-    return wet
+    return share.add(wet)
 
 
 def draw_crops(

@@ -1,6 +1,7 @@
 """Runs over an archive on a real cluster: what `predict` gives, gone on with, and honest about what failed."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from distributed import LocalCluster
 import cubecast
 from cubecast.__main__ import main
 from cubecast.archive import run_archive, running
+from cubecast.archive.histories import open_archive
 from cubecast.errors import FailedError, InputError, OutputError, UsageError
 from cubecast.sources import open_cube
+from cubecast.sources.probe import Probe
 from cubecast.write import read_forecast, write_cube
 
 TIMES = ["0010", "0015", "0035", "0040", "0045"]
@@ -147,6 +150,17 @@ def test_broken_files_cost_their_own_forecasts_alone(run, archive, cluster, mode
     (refused,) = report["unreadable_files"]
     assert refused["file"] == str(unreadable)
     assert "cannot read" in refused["reason"]
+
+
+def test_a_file_that_ends_its_reader_costs_itself_alone(archive, monkeypatch) -> None:
+    """A pipe, of which no end comes: the helper is ended by its clock, as it would be by a crash of HDF5."""
+    os.mkfifo(archive / "rain_0050.nc")
+    monkeypatch.setattr("cubecast.sources.probe.SHARED", helper := Probe(seconds=5))
+    found = open_archive([str(archive / "*.nc")], variable=["rainfall_rate"], progress=None)
+    assert helper._helper is None, "it ends when all files are open"
+    assert list(found.refused) == [str(archive / "rain_0050.nc")]
+    assert "more than 5 s of reading" in found.refused[str(archive / "rain_0050.nc")]
+    assert len(found.cube) == 9
 
 
 def damage_values(path: Path) -> None:

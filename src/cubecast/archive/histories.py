@@ -18,7 +18,7 @@ from cubecast.channels import Array
 from cubecast.cube import locate, sequence_dim, with_frames
 from cubecast.errors import InputError
 from cubecast.progress import Progress
-from cubecast.sources import open_cube
+from cubecast.sources import open_cube, probe
 from cubecast.sources.blocks import Frames, dask_array, stored_frames
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Archive:
 
 
 def open_archive(source: Sequence[str], *, variable: Sequence[str] | None, progress: Progress | None) -> Archive:
-    """Open an archive; files that cannot be read are left out of it.
+    """Open an archive; files that cannot be read, or that end the helper which opens each first, are left out of it.
 
     Raises:
         InputError: nothing can be read, or what can is not one cube.
@@ -88,6 +88,8 @@ def open_archive(source: Sequence[str], *, variable: Sequence[str] | None, progr
         if refused:
             raise InputError(str(error), found=next(iter(refused.values()))) from None
         raise
+    finally:
+        probe.SHARED.close()
     if len(opened) == 1:
         return Archive(opened[0], (opened[0],), (), refused)
     return Archive(open_cube(opened, variable=names), tuple(opened), names, refused)

@@ -15,6 +15,7 @@ from cubecast import units
 from cubecast.cube import iter_blocks
 from cubecast.errors import InputError, ModelMismatchError, UsageError
 from cubecast.progress import Progress, follow
+from cubecast.sharing import ALL, Share
 
 Array = npt.NDArray[Any]
 
@@ -36,10 +37,10 @@ class Scaling(ABC):
         return 0.0
 
     @abstractmethod
-    def fit(self, parts: Sequence[xr.DataArray], *, progress: Progress | None = None) -> Self:
+    def fit(self, parts: Sequence[xr.DataArray], *, progress: Progress | None = None, share: Share = ALL) -> Self:
         """This scaling with its statistics taken from the training ``parts`` of single-variable cubes.
 
-        The parts are read block by block. Raises:
+        The parts are read block by block; where processes share them, all get the statistics of all. Raises:
             InputError: other units than the scaling is for, units that differ, or no value to learn from.
         """
 
@@ -137,13 +138,15 @@ def common_units(parts: Sequence[xr.DataArray], *, need: str | None = None) -> s
     return wanted
 
 
-def pieces(parts: Sequence[xr.DataArray], progress: Progress | None) -> Iterator[tuple[xr.DataArray, slice, Array]]:
-    """(part, frames, floating values) of all parts, block by block.
+def pieces(
+    parts: Sequence[xr.DataArray], progress: Progress | None, share: Share
+) -> Iterator[tuple[xr.DataArray, slice, Array]]:
+    """(part, frames, floating values) of this process's share of all parts, block by block.
 
     Raises:
         InputError: an infinite value.
     """
-    blocks = ((part, frames, floating(values)) for part in parts for frames, values in iter_blocks(part))
+    blocks = ((part, frames, floating(values)) for part in parts for frames, values in iter_blocks(part, share))
     for part, frames, values in follow(blocks, "fitting the scaling", None, progress):
         if np.isinf(values).any():
             raise InputError(

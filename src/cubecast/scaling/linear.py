@@ -13,6 +13,7 @@ from cubecast.errors import InputError
 from cubecast.progress import Progress
 from cubecast.scaling.base import Pointwise, common_units, pieces
 from cubecast.scaling.moments import Moments
+from cubecast.sharing import ALL, Share
 
 
 @final
@@ -22,7 +23,7 @@ class Identity(Pointwise):
 
     kind = "identity"
 
-    def fit(self, parts: Sequence[xr.DataArray], *, progress: Progress | None = None) -> Self:
+    def fit(self, parts: Sequence[xr.DataArray], *, progress: Progress | None = None, share: Share = ALL) -> Self:
         """Takes over the units; reads no values."""
         return replace(self, units=common_units(parts))
 
@@ -42,11 +43,12 @@ class Standardise(Pointwise):
     mean: float = 0.0
     std: float = 1.0
 
-    def fit(self, parts: Sequence[xr.DataArray], *, progress: Progress | None = None) -> Self:
+    def fit(self, parts: Sequence[xr.DataArray], *, progress: Progress | None = None, share: Share = ALL) -> Self:
         """Fits mean and standard deviation; see `Scaling.fit`."""
         found, total = common_units(parts), Moments.none()
-        for _, _, values in pieces(parts, progress):
+        for _, _, values in pieces(parts, progress, share):
             total = total.merge(Moments.of(values.reshape(-1)))
+        total = total.over(share)
         if not total.count:
             raise InputError("nothing to fit the scaling to", found="no observed value", allowed="some values")
         mean, std = float(total.mean), math.sqrt(total.squares / total.count)

@@ -9,6 +9,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from cubecast.sharing import Share
+
 Array = npt.NDArray[Any]
 
 
@@ -45,6 +47,14 @@ class Moments:
         apart = other.mean - self.mean
         squares = self.squares + other.squares + apart**2 * self.count * share
         return type(self)(count, self.mean + apart * share, squares)
+
+    def over(self, share: Share) -> Self:
+        """Moments of what all processes have together: S = sum of S_i + n_i (m_i - m)^2."""
+        if share.count == 1:
+            return self
+        count = share.add(self.count)
+        mean = share.add(self.count * self.mean) / np.maximum(count, 1)
+        return type(self)(count, mean, share.add(self.squares + self.count * (self.mean - mean) ** 2))
 
 
 def moments_by_group(blocks: Iterable[tuple[Array, Array]], groups: int, shape: tuple[int, ...]) -> list[Moments]:

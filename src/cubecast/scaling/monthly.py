@@ -16,6 +16,7 @@ from cubecast.errors import InputError, ModelMismatchError, UsageError
 from cubecast.progress import Progress
 from cubecast.scaling.base import Array, Scaling, common_units, floating, pieces
 from cubecast.scaling.moments import moments_by_group
+from cubecast.sharing import ALL, Share
 
 
 @final
@@ -44,7 +45,7 @@ class MonthlyAnomaly(Scaling):
     harmonics: int | None = None
     """Waves a year in the climatology, 1 to 5; None: the monthly means as they are."""
 
-    def fit(self, parts: Sequence[xr.DataArray], *, progress: Progress | None = None) -> Self:
+    def fit(self, parts: Sequence[xr.DataArray], *, progress: Progress | None = None, share: Share = ALL) -> Self:
         """Fits climatology and standard deviation; the parts lie on one grid and hold all calendar months."""
         found, labels = common_units(parts), _labels(parts[0])
         for part in parts:
@@ -55,8 +56,8 @@ class MonthlyAnomaly(Scaling):
                     allowed="one grid with the same coordinates",
                     remedy="train on one grid, or choose scaling standardise",
                 )
-        blocks = ((_months(part[frames]), values) for part, frames, values in pieces(parts, progress))
-        total = moments_by_group(blocks, 12, parts[0].shape[1:])
+        blocks = ((_months(part[frames]), values) for part, frames, values in pieces(parts, progress, share))
+        total = [own.over(share) for own in moments_by_group(blocks, 12, parts[0].shape[1:])]
         count = np.stack([t.count for t in total])
         _check_months(count)
         means = np.where(count > 0, np.stack([t.mean for t in total]), np.nan)

@@ -13,6 +13,7 @@ import xarray as xr
 from cubecast.errors import InputError
 from cubecast.progress import Progress
 from cubecast.scaling.base import Pointwise, common_units, pieces
+from cubecast.sharing import ALL, Share
 
 UNITS = "mm h-1"
 
@@ -25,13 +26,14 @@ class _Rain(Pointwise):
     wet: float = 0.1
     """mm h-1; a value is wet at or above it."""
 
-    def fit(self, parts: Sequence[xr.DataArray], *, progress: Progress | None = None) -> Self:
+    def fit(self, parts: Sequence[xr.DataArray], *, progress: Progress | None = None, share: Share = ALL) -> Self:
         """Fits ``scale``; see `Scaling.fit`."""
         found = common_units(parts, need=UNITS)
         unscaled, count, squares = replace(self, scale=1.0), 0, 0.0
-        for _, _, values in pieces(parts, progress):
+        for _, _, values in pieces(parts, progress, share):
             z = unscaled._forward(values[values >= self._limit])
             count, squares = count + z.size, squares + float(np.square(z, dtype=np.float64).sum())
+        count, squares = share.add(np.array([count, squares], np.float64)).tolist()
         if not count:
             raise InputError(
                 "no rain to fit the scaling to",

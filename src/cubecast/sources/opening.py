@@ -48,8 +48,8 @@ def open_cube(
         variable: its name; a list of names makes a cube ``(time, channel, y, x)``; None: the only one there is.
         start, end: first and last time, inclusive; ``"2016"`` or ``"2017-01"`` mean the whole period.
         chunks: sizes of dask chunks by dim, -1 for a whole dim; None: whole stored chunks, some small frames together.
-        refused: called with each file that cannot be read and the error, and the others make the cube; None: the error
-            is raised.
+        refused: called with each file that cannot be read and the error, and the others make the cube; a helper process
+            opens each file first (`cubecast.sources.probe`). None: the error is raised.
         progress: shows how many files have been opened.
 
     Raises:
@@ -210,14 +210,29 @@ def select(cube: xr.DataArray, start: Any, end: Any) -> xr.DataArray:
 def _scan_or_refuse(
     path: str, names: tuple[str | None, ...], known: list[netcdf.Known], refused: Refused | None
 ) -> list[Found]:
-    """`_scan`, and an error handed to ``refused`` where there is one."""
-    try:
+    """`_scan`; with ``refused``, which is handed the error, a helper opens each file first: one may crash it."""
+    if refused is None:
         return _scan(path, names, known)
+    from cubecast.sources.probe import SHARED  # here: the helper itself opens files by this module
+
+    try:
+        local = local_copy(path)
+        SHARED.check(local, variable=names, frames=0)
+        return _scan(local, names, known)
     except InputError as error:
-        if refused is None:
-            raise
         refused(path, error)
         return []
+
+
+def try_scan(path: str, names: Sequence[str | None], known: list[netcdf.Known]) -> None:
+    """Open a file as `open_cube` does and find some variables in it (None: the only one); no value is read.
+
+    ``known``, of the files before, makes it fast.
+
+    Raises:
+        InputError: it is not there, damaged, of no known kind, or has no such variable.
+    """
+    _scan(path, tuple(names), known)
 
 
 def _scan(path: str, names: tuple[str | None, ...], known: list[netcdf.Known]) -> list[Found]:

@@ -49,7 +49,7 @@ class Probe:
         Args:
             path: a file or store.
             variable: as in `cubecast.open_cube`.
-            frames: how many of its last frames are read.
+            frames: how many of its last frames are read; 0: it is opened, and no value is read.
 
         Raises:
             InputError: reading it fails, crashes, takes too long or takes too much memory.
@@ -124,13 +124,16 @@ def _limit(memory: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _read(folder: str, path: str, variable: Any, frames: int) -> str | None:
+def _read(folder: str, path: str, variable: Any, frames: int, known: list[Any]) -> str | None:
     """Open a file, as it is called in a folder, and read its last frames; what is wrong with it."""
     from cubecast.sources.blocks import read_frame
-    from cubecast.sources.opening import open_cube
+    from cubecast.sources.opening import open_cube, try_scan
 
     try:
         os.chdir(folder)
+        if not frames:
+            try_scan(path, variable if isinstance(variable, list) else [variable], known)
+            return None
         cube = open_cube(path, variable=variable)
         for index in range(max(0, len(cube) - frames), len(cube)):
             read_frame(cube, index)
@@ -151,10 +154,11 @@ def _serve(requests: IO[str], answers: IO[str], seconds: int, memory: int) -> No
     _limit(memory)
     answers.write(_READY + "\n")
     answers.flush()
+    known: list[Any] = []
     for line in requests:
         if hasattr(signal, "alarm"):
             signal.alarm(seconds)  # without a handler: it ends the process, in whatever library it is
-        error = _read(**json.loads(line))
+        error = _read(**json.loads(line), known=known)
         if hasattr(signal, "alarm"):
             signal.alarm(0)
         answers.write(json.dumps(error) + "\n")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -97,6 +100,7 @@ class Maker:
 
         with self.outbox.maps(reference) as folder:
             draw_maps(forecast, folder)
+        _give_back()
         if is_latest:
             self.outbox.point(self.outbox.maps_path(reference))
 
@@ -125,3 +129,12 @@ class Maker:
             "filled_frames_count": len(filled),
             "comment": comment,
         }
+
+
+def _give_back() -> None:
+    """Give the memory of drawing back: figures are cycles, which Python keeps for long, and the C library after it."""
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl does not need it
+        if trim is not None:
+            trim(0)
