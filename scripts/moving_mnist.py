@@ -112,13 +112,13 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and order.")] = 0,
     precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: bf16 where hardware has it.")] = "auto",
 ) -> None:
-    """Train and test the recipe; print errors and similarity per frame, and their means beside what was published."""
+    """Train and test the recipe (a run that was interrupted goes on); print errors and similarity per frame."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         made = cubes(digits, sequences=sequences, tests=tests)
         config = cubecast.Config.preset("moving_mnist", epochs=epochs, seed=seed, precision=precision)
         model = cubecast.Nowcaster(config)
-        model.fit(made["training"], validation=made["validation"], directory=output / "model", progress=True)
+        model.fit(made["training"], validation=made["validation"], directory=output / "model", progress=True, resume=True)
         model.save(output / "model")
         scores = score(made["test"], model)
         write_scores(scores, output / "scores.csv")
