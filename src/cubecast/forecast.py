@@ -84,8 +84,8 @@ def possible_references(cube: xr.DataArray, *, history: int) -> Array:
 class Run:
     """What turns histories of a cube into forecasts.
 
-    Without ``members`` a network with noise gives the mean of `MEMBERS`, in the cube's units. The noise depends on
-    ``seed`` and the reference time alone.
+    Without ``members`` a network with noise gives the mean of `MEMBERS`, in the cube's units, each of which is the mean
+    over the renewal. The noise depends on ``seed`` and the reference time alone.
     """
 
     network: nn.Module
@@ -176,7 +176,8 @@ class Run:
         for group, first in enumerate(range(0, total, AT_ONCE)):
             count = min(AT_ONCE, total - first)
             state = np.random.SeedSequence([self.seed, _bits(self._reference(last)), group]).generate_state(1)
-            noise = draw_pairs(self.network, like, self.horizon, members=count, seed=int(state[0]), corner=corner)
+            how: dict[str, Any] = {"seed": int(state[0]), "corner": corner, "renewing": self.members is not None}
+            noise = draw_pairs(self.network, like, self.horizon, members=count, **how)
             with torch.no_grad(), torch.autocast(like.device.type, self.autocast, enabled=self.autocast is not None):
                 output = forecast(noise)
             yield output.float().cpu().numpy()

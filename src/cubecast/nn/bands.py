@@ -37,8 +37,8 @@ def split_bands(fields: Frames, bands: int) -> Tensor:
     Returns:
         ``bands`` * c channels: all of the finest band first.
     """
-    smooth = [fields, *(_smoothed(fields, 2.0 ** (s - 1)) for s in range(1, bands))]
-    return torch.cat([*(a - b for a, b in itertools.pairwise(smooth)), smooth[-1]], dim=2)
+    means = [fields, *(smooth(fields, 2.0 ** (s - 1)) for s in range(1, bands))]
+    return torch.cat([*(a - b for a, b in itertools.pairwise(means)), means[-1]], dim=2)
 
 
 def fading_rates(parts: Tensor, seen: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ def _around(fields: Tensor) -> Tensor:
     """Weighted sums of cells within the window around each; beyond the edges there is nothing."""
     ny, nx = fields.shape[-2:]
     padded = F.pad(fields.flatten(0, -3)[:, None], (0, -nx % CELL, 0, -ny % CELL))
-    means = _smoothed(F.avg_pool2d(padded, CELL), WINDOW / CELL, beyond="constant")
+    means = smooth(F.avg_pool2d(padded, CELL), WINDOW / CELL, beyond="constant")
     return means.view(*fields.shape[:-2], *means.shape[-2:])
 
 
@@ -86,11 +86,16 @@ def _radius(sigma: float) -> int:
     return round(REACH * sigma)
 
 
-def _smoothed(fields: Tensor, sigma: float, *, beyond: str = "replicate") -> Tensor:
-    """A Gaussian smoothing, along x and then along y; ``beyond`` the edges as `torch.nn.functional.pad` has it."""
+def kernel(sigma: float) -> Tensor:
+    """The weights of a Gaussian smoothing along one axis, ``sigma`` in pixels."""
     radius = _radius(sigma)
-    weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=fields.device) / sigma) ** 2)
-    weights = (weights / weights.sum()).to(fields)
+    weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
+    return weights / weights.sum()
+
+
+def smooth(fields: Tensor, sigma: float, *, beyond: str = "replicate") -> Tensor:
+    """A Gaussian smoothing, along x and then along y; ``beyond`` the edges as `torch.nn.functional.pad` has it."""
+    radius, weights = _radius(sigma), kernel(sigma).to(fields)
     for axis in (-1, -2):
         lines = fields.movedim(axis, -1)
         padded = F.pad(lines.reshape(-1, 1, lines.shape[-1]), (radius, radius), mode=beyond)

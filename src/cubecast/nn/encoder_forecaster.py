@@ -58,7 +58,8 @@ class EncoderForecaster(nn.Module):
     With ``noise_channels`` it forecasts members of an ensemble: at every step each forecaster layer has white noise
     as a further input, and the recurrent state makes it coherent in time, the convolutions in space. One noise, drawn
     on the grid of the finest layer, serves all: a coarser layer gets its means over s x s points, times s (white noise
-    of variance 1 again). So the encoder runs once for all members. Without noise (None) it is zero.
+    of variance 1 again). So the encoder runs once for all members. Without noise (None) it is zero. With bands further
+    planes of noise take the place of what fades (`cubecast.nn.renewal.Renewal`).
 
     Sources: Shi et al. (2015), DOI 10.48550/arXiv.1506.04214; Shi et al. (2017), DOI 10.48550/arXiv.1706.03458;
     noise as an input trained with the CRPS: Lang et al. (2024), DOI 10.48550/arXiv.2412.15832.
@@ -99,8 +100,9 @@ class EncoderForecaster(nn.Module):
             raise UsageError("strides", found=list(strides), allowed=f"one for each of {list(hidden_channels)}")
         self.layout, self.patch, self.grid = layout, patch, grid
         self.residual, self.bands = residual, bands
-        self.fading = Fading(layout, bands, curvatures) if residual and bands > 1 else None
         self.noise_channels, self.strides = noise_channels, tuple(strides)
+        renewed = patch * strides[0] if noise_channels else None
+        self.fading = Fading(layout, bands, curvatures, renewed=renewed) if residual and bands > 1 else None
         self.multiple = math.lcm(patch * math.prod(strides), CELL if self.fading else 1)
         self.down, self.encoder = nn.ModuleList(), nn.ModuleList()
         self.up, self.forecaster = nn.ModuleList(), nn.ModuleList()
@@ -119,13 +121,20 @@ class EncoderForecaster(nn.Module):
             for parameter in self.head.parameters():
                 nn.init.zeros_(parameter)
 
+    @property
+    def planes(self) -> int:
+        """Of noise that a member takes at each lead: those of the layers, then those of the renewal."""
+        renewal = self.fading.renewal if self.fading else None
+        return self.noise_channels + (renewal.planes if renewal else 0)
+
     def forward(self, frames: Frames, horizon: int, noise: Noise | None = None) -> Forecast:
         """Forecast ``horizon`` frames from ``frames``, in model space.
 
         Args:
             frames: the history.
             horizon: steps to forecast.
-            noise: of `draw_noise`; the forecast then has its batch: the members of one sample one after the other.
+            noise: of `draw_noise`; the forecast then has its batch: the members of one sample one after the other. With
+                its first ``noise_channels`` planes alone each is the mean over the renewal.
 
         Raises:
             UsageError: horizon below 1, another number of channels, or another grid than the one that per-pixel
@@ -133,8 +142,11 @@ class EncoderForecaster(nn.Module):
         """
         self._check(frames, horizon)
         ny, nx = frames.shape[-2:]
-        if noise is None and self.noise_channels:
-            noise = frames.new_zeros(self._noise_shape(frames, horizon, 1))
+        renewing: Tensor | None = None
+        if noise is not None:
+            noise, renewing = noise.tensor_split([self.noise_channels], dim=2)
+        elif self.noise_channels:
+            noise = frames.new_zeros(self._noise_shape(frames, horizon, 1, self.noise_channels))
         sequence = F.pixel_unshuffle(self._pad(frames), self.patch)
         states = []
         for down, layer in zip(self.down, self.encoder, strict=True):
@@ -150,7 +162,9 @@ class EncoderForecaster(nn.Module):
         if not self.residual:
             return forecast
         change, keeping = forecast.tensor_split([self.layout.outputs], dim=2)
-        return (self._kept(frames, keeping) if self.fading is None else self.fading(frames, keeping)) + change
+        if self.fading is None:
+            return self._kept(frames, keeping) + change
+        return self.fading(frames, keeping, renewing if renewing is not None and renewing.shape[2] else None) + change
 
     def _kept(self, frames: Tensor, keeping: Tensor) -> Tensor:
         """What is kept of the last observed fields."""
@@ -159,16 +173,26 @@ class EncoderForecaster(nn.Module):
         return (2 * each.sigmoid().to(last.dtype) * last[:, None]).flatten(0, 1)
 
     def draw_noise(
-        self, frames: Frames, horizon: int, *, members: int, seed: int, corner: tuple[int, int] = (0, 0)
+        self,
+        frames: Frames,
+        horizon: int,
+        *,
+        members: int,
+        seed: int,
+        corner: tuple[int, int] = (0, 0),
+        renewing: bool = True,
     ) -> Noise | None:
         """Standard normal noise for ``members`` forecasts of each sample; None without ``noise_channels``.
+
+        Without ``renewing`` that of the layers alone, so that each forecast is the mean over the renewal.
 
         It is drawn on the CPU, the same for a seed on every device, and block by block: that of a window of a grid,
         whose first pixel is at ``corner`` (a multiple of `multiple`), is the noise of the grid there.
         """
         if not self.noise_channels:
             return None
-        noise = torch.empty(self._noise_shape(frames, horizon, members))
+        planes = self.planes if renewing else self.noise_channels
+        noise = torch.empty(self._noise_shape(frames, horizon, members, planes))
         first = [n // (self.patch * self.strides[0]) for n in corner]
         (rows, columns), shape = noise.shape[-2:], (*noise.shape[1:3], BLOCK, BLOCK)
         for number, member in enumerate(noise):
@@ -206,9 +230,9 @@ class EncoderForecaster(nn.Module):
         # A pixel may lie at either end of its patch; what is kept of the last field is looked for in that field alone.
         return max(widest + self.multiple - 1, reach(self.bands) if self.fading else 0)
 
-    def _noise_shape(self, frames: Tensor, horizon: int, members: int) -> tuple[int, ...]:
+    def _noise_shape(self, frames: Tensor, horizon: int, members: int, planes: int) -> tuple[int, ...]:
         sides = (self._padded(n) // (self.patch * self.strides[0]) for n in frames.shape[-2:])
-        return (frames.shape[0] * members, horizon, self.noise_channels, *sides)
+        return (frames.shape[0] * members, horizon, planes, *sides)
 
     def _with_noise(self, above: Tensor | None, noise: Tensor | None, index: int) -> Tensor | None:
         """What comes from the coarser layer, and noise on the grid of layer ``index``."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cubecast.nn.bands import LAGS, bend, fading_rates, split_bands, straighten
 from cubecast.nn.layout import Layout
+from cubecast.nn.renewal import Renewal
 from cubecast.precision import full_precision
 from cubecast.shapes import Frames
 
@@ -25,39 +26,48 @@ class Fading(nn.Module):
     for minutes and large ones for hours, as S-PROG has it (Seed 2003,
     DOI 10.1175/1520-0450(2003)042<0381:ADASSA>2.0.CO;2), but here place by place: r_s is how fast the band faded around
     a pixel in this very history (`cubecast.nn.bands.fading_rates`; the last does not fade), p_s a learned number, 1
-    before training.
+    before training. Of members of an ensemble this is the mean: noise comes in place of what faded, where there is any
+    (`cubecast.nn.renewal.Renewal`).
 
     Args:
         layout: what the input channels are.
         bands: 2 or more.
         curvatures: one c for each output whose model space is log(1 + c u) / c, 0 where it is straight; none: all are.
+        renewed: side, in pixels, of the points that noise of members is drawn at; None: there is none.
     """
 
     curvature: Tensor
 
-    def __init__(self, layout: Layout, bands: int, curvatures: Sequence[float] = ()) -> None:
+    def __init__(
+        self, layout: Layout, bands: int, curvatures: Sequence[float] = (), *, renewed: int | None = None
+    ) -> None:
         super().__init__()
         self.layout, self.bands = layout, bands
         self.pace = nn.Parameter(torch.zeros(bands - 1, 1, 1, 1))
         curvature = torch.tensor(list(curvatures) or [0.0] * layout.outputs)
         self.register_buffer("curvature", curvature[:, None, None], persistent=False)
+        self.renewal = None if renewed is None else Renewal(bands - 1, renewed)
 
-    def forward(self, frames: Frames, keeping: Tensor) -> Tensor:
+    def forward(self, frames: Frames, keeping: Tensor, noise: Tensor | None = None) -> Tensor:
         """What is kept, in model space (members, horizon, output, y, x).
 
         Args:
             frames: the history, 2 frames or more.
             keeping: k (members, horizon, bands * outputs, y, x), all of the finest band first.
+            noise: of the renewal (members, horizon, planes, rows, columns); None: the mean over it.
         """
         with full_precision(frames.device.type):
             *parts, coarse = self._split(self.layout.last_observed(frames))[:, 0].unbind(1)
-            rates = self._rates(frames) * self.pace.exp()
+            rates = (self._rates(frames) * self.pace.exp()).unbind(1)
             each = keeping.unflatten(0, (len(frames), -1)).unflatten(3, (self.bands, -1)).float()
             steps = torch.arange(1, each.shape[2] + 1, device=frames.device).view(-1, 1, 1, 1)
             kept = 2 * each[:, :, :, -1].sigmoid() * coarse[:, None, None]
-            for number, (part, rate) in enumerate(zip(parts, rates.unbind(1), strict=True)):  # for memory
+            for number, (part, rate) in enumerate(zip(parts, rates, strict=True)):  # for memory
                 fading = part[:, None] * torch.exp(-steps * rate[:, None])
                 kept = kept + 2 * each[:, :, :, number].sigmoid() * fading[:, None]
+            if self.renewal is not None and noise is not None:
+                drawn = noise.unflatten(0, (len(frames), -1)).float()
+                kept = self.renewal(kept, parts, rates, drawn, rain=self.curvature > 0)
             return bend(kept.flatten(0, 1), self.curvature)
 
     def _split(self, fields: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 import torch.nn.functional as F
@@ -133,11 +133,9 @@ class Lagrangian(nn.Module):
             parts.append(torch.cat(there, dim=1).to(frames.dtype))
         return torch.cat([*parts, others[:, :, inputs if self.layout.masks else 0 :, *here]], dim=2)
 
-    def draw_noise(
-        self, frames: Frames, horizon: int, *, members: int, seed: int, corner: tuple[int, int] = (0, 0)
-    ) -> Noise | None:
+    def draw_noise(self, frames: Frames, horizon: int, **how: Any) -> Noise | None:
         """The noise of the forecaster, in the moving air; see `EncoderForecaster.draw_noise`."""
-        return draw_noise(self.forecaster, frames, horizon, members=members, seed=seed, corner=corner)
+        return draw_noise(self.forecaster, frames, horizon, **how)
 
 
 def follow(motion: Motion) -> Trajectories:
