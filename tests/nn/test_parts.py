@@ -71,6 +71,7 @@ def test_the_receptive_field_is_reached_and_not_passed(settings: dict) -> None:
         ({**NETWORKS[0], "noise_channels": 2}, "lagrangian"),
         ({**NETWORKS[0], "noise_channels": 2}, "eulerian"),
         ({"hidden_channels": [3], "patch": 1, "bands": 4}, "lagrangian"),
+        ({"hidden_channels": [3], "patch": 2, "bands": 4, "noise_channels": 2}, "lagrangian"),
         ({"hidden_channels": [3], "patch": 1, "noise_channels": 2, "motions": 2, "motion_window": 8}, "lagrangian"),
     ],
     ids=str,

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cubecast.errors import UsageError
-from cubecast.nn.bands import CELL, reach
+from cubecast.nn.bands import reach
 from cubecast.nn.cell import Cell
 from cubecast.nn.fading import Fading
 from cubecast.nn.layout import Layout
@@ -103,7 +103,7 @@ class EncoderForecaster(nn.Module):
         self.noise_channels, self.strides = noise_channels, tuple(strides)
         renewed = patch * strides[0] if noise_channels else None
         self.fading = Fading(layout, bands, curvatures, renewed=renewed) if residual and bands > 1 else None
-        self.multiple = math.lcm(patch * math.prod(strides), CELL if self.fading else 1)
+        self.multiple = math.lcm(patch * math.prod(strides), self.fading.multiple if self.fading else 1)
         self.down, self.encoder = nn.ModuleList(), nn.ModuleList()
         self.up, self.forecaster = nn.ModuleList(), nn.ModuleList()
         width, scale = layout.total * patch**2, patch

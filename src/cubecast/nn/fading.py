@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from cubecast.nn.bands import LAGS, bend, fading_rates, split_bands, straighten
+from cubecast.nn.bands import CELL, LAGS, bend, fading_rates, split_bands, straighten
 from cubecast.nn.layout import Layout
 from cubecast.nn.renewal import Renewal
 from cubecast.precision import full_precision
@@ -47,6 +48,11 @@ class Fading(nn.Module):
         curvature = torch.tensor(list(curvatures) or [0.0] * layout.outputs)
         self.register_buffer("curvature", curvature[:, None, None], persistent=False)
         self.renewal = None if renewed is None else Renewal(bands - 1, renewed)
+
+    @property
+    def multiple(self) -> int:
+        """What the corners of the windows of a grid are multiples of, in pixels."""
+        return CELL if self.renewal is None else math.lcm(CELL, self.renewal.multiple)
 
     def forward(self, frames: Frames, keeping: Tensor, noise: Tensor | None = None) -> Tensor:
         """What is kept, in model space (members, horizon, output, y, x).

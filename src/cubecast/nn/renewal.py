@@ -53,8 +53,13 @@ class Renewal(nn.Module):
         self.unit = unit
         cells = [max(FINEST, 2**s) for s in range(bands)]
         self.folds = tuple(unit // c if unit % c == 0 else 1 for c in cells)
-        self.pools = tuple(max(1, c // unit) for c in cells)
+        self.pools = tuple(2 ** int(math.log2(max(1, c // unit))) for c in cells)
         self.spread = nn.Parameter(torch.zeros(bands, 1, 1, 1))
+
+    @property
+    def multiple(self) -> int:
+        """What the sides of a grid are multiples of, in pixels."""
+        return self.unit * max(self.pools)
 
     @property
     def planes(self) -> int:
@@ -74,7 +79,7 @@ class Renewal(nn.Module):
             rain: for each output, whether its model space is the logarithm of what is not below zero (output, 1, 1).
         """
         powers = [
-            (2 * a).exp() * smooth(p[:, None].square(), AROUND * 2.0**s)
+            ((2 * a).exp() * smooth(p[:, None].square(), AROUND * 2.0**s)).clamp(min=1e-12)  # its root has a slope
             for s, (p, a) in enumerate(zip(parts, self.spread, strict=True))
         ]
         keep = [torch.exp(-rate)[:, None] for rate in rates]
@@ -95,12 +100,18 @@ class Renewal(nn.Module):
         found = []
         planes = noise.flatten(0, 1).split([fold**2 for fold in self.folds], dim=1)
         for white, fold, pool in zip(planes, self.folds, self.pools, strict=True):
-            fine = F.pixel_shuffle(white, fold)
-            cells = smooth(F.avg_pool2d(fine, pool) * pool, SMOOTH)
+            cells = _smooth_noise(F.avg_pool2d(F.pixel_shuffle(white, fold), pool) * pool)
             factor = self.unit * pool // fold
             wide = F.interpolate(cells, scale_factor=factor, mode="bilinear") / _deviation(factor)
             found.append(wide[..., : size[0], : size[1]].unflatten(0, noise.shape[:2]))
         return found
+
+
+def _smooth_noise(white: Tensor) -> Tensor:
+    """White noise of variance 1, smoothed; its variance is 1 again, up to the edges."""
+    weights = kernel(SMOOTH).to(white).square()[None, None]
+    powers = [F.conv1d(white.new_ones(1, 1, n), weights, padding="same")[0, 0] for n in white.shape[-2:]]
+    return smooth(white, SMOOTH, beyond="constant") / torch.outer(*powers).sqrt()
 
 
 def _gamma(mean: Tensor, total: Tensor, variance: Tensor) -> Tensor:
@@ -113,9 +124,9 @@ def _gamma(mean: Tensor, total: Tensor, variance: Tensor) -> Tensor:
 
 
 def _deviation(factor: int) -> float:
-    """Of white noise of variance 1 that was smoothed and interpolated to cells ``factor`` times as small."""
+    """Of smoothed noise of variance 1 that was interpolated to cells ``factor`` times as small."""
     weights = kernel(SMOOTH)
-    power, next_to = weights.square().sum(), (weights[1:] * weights[:-1]).sum()
+    alike = (weights[1:] * weights[:-1]).sum() / weights.square().sum()
     place = ((torch.arange(factor) + 0.5) / factor - 0.5) % 1
     # The variance of an interpolated value along one axis; of both it is the product, whose root is the deviation.
-    return float(((place**2 + (1 - place) ** 2) * power + 2 * place * (1 - place) * next_to).mean())
+    return float((1 - 2 * place * (1 - place) * (1 - alike)).mean())
