@@ -10,7 +10,7 @@ from torch import Tensor
 from cubecast.config import ModelConfig
 from cubecast.nn import build_network
 from cubecast.nn.members import draw_noise
-from cubecast.nn.renewal import Renewal
+from cubecast.nn.renewal import QUICK, Renewal
 
 SIDE, LEADS = 64, 4
 RAIN, STRAIGHT = torch.tensor([[[True]]]), torch.tensor([[[False]]])
@@ -41,7 +41,7 @@ def test_members_have_the_mean_and_the_variance_that_was_lost(kind: Tensor) -> N
     """Of bands of even strength 0.6 and 0.8 that fade with rates 0.2 and 0.05."""
     renewal, rates = Renewal(2, 4), [0.2, 0.05]
     with torch.no_grad():
-        renewal.spread[1] = torch.log(torch.tensor(2.0))
+        renewal.spread[1] = torch.log(torch.tensor(2.0)) / QUICK
     parts = [torch.full((1, 1, SIDE, SIDE), p) for p in (0.6, -0.4)]
     mean = torch.full((1, 1, LEADS, 1, SIDE, SIDE), 1.5).expand(1, 600, -1, -1, -1, -1)
     given = [torch.full_like(parts[0], r) for r in rates]

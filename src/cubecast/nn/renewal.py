@@ -18,6 +18,8 @@ SMOOTH = 0.75
 """Standard deviation, in cells, of the smoothing of noise."""
 AROUND = 2.0
 """Standard deviation, in those of a band's own smoothing, of the window that its strength is looked at in."""
+QUICK = 30.0
+"""How much faster than other weights strength is learned: these are few, and far off at worst."""
 MOST = 3.0
 """Standard deviations of rain count as no more than so many means."""
 
@@ -79,7 +81,7 @@ class Renewal(nn.Module):
             rain: for each output, whether its model space is the logarithm of what is not below zero (output, 1, 1).
         """
         powers = [
-            ((2 * a).exp() * smooth(p[:, None].square(), AROUND * 2.0**s)).clamp(min=1e-12)  # its root has a slope
+            ((2 * QUICK * a).exp() * smooth(p[:, None].square(), AROUND * 2.0**s)).clamp(min=1e-12)  # its root has a slope
             for s, (p, a) in enumerate(zip(parts, self.spread, strict=True))
         ]
         keep = [torch.exp(-rate)[:, None] for rate in rates]
