@@ -59,7 +59,7 @@ def largest(a: xr.Dataset, b: xr.Dataset) -> float:
     ("settings", "ask", "memory"),
     [
         ({"coordinates": "lagrangian"}, {}, IN_TILES),
-        ({"coordinates": "eulerian", "noise_channels": 2}, {"members": 3}, "560MB"),
+        ({"coordinates": "eulerian", "noise_channels": 2}, {"members": 3}, "525MB"),
     ],
     ids=str,
 )

@@ -22,8 +22,8 @@ from cubecast.progress import Progress, follow
 from cubecast.shapes import Forecast, Frames, Noise, Observed
 from cubecast.steps import Step
 
-MEMBERS = 24
-"""How many members are averaged where a network with noise is asked for one forecast."""
+MEMBERS = 8
+"""How many members are averaged where a network with noise is asked for one forecast: four pairs of opposite noise."""
 AT_ONCE = 8
 """Members that are computed together."""
 

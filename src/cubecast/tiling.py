@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -13,6 +14,7 @@ import numpy as np
 import xarray as xr
 from dask.delayed import delayed
 from dask.utils import parse_bytes
+from torch import nn
 
 from cubecast.channels import Array
 from cubecast.errors import UsageError
@@ -37,6 +39,8 @@ REACH = 32
 """Pixels that the air of a tile is expected to come from beyond it; where it comes from further, tiles are cut."""
 SMALLEST = 64
 """Side of the smallest tile."""
+_BYTES: weakref.WeakKeyDictionary[nn.Module, dict[Any, int]] = weakref.WeakKeyDictionary()
+"""What a network was found to take: looking takes as long as a small forecast."""
 _TURN = threading.Lock()
 """One tile at a time, in whatever thread."""
 
@@ -254,9 +258,12 @@ def _weights(tile: slice, end: int) -> Array:
 
 def _bytes_a_pixel(run: Run) -> float:
     """What a forecast takes for each pixel that it is made of."""
-    side = SMALLEST // 2
+    side, members = SMALLEST // 2, min(AT_ONCE, run.members or AT_ONCE)
     shape = (1, run.history, run.channels.count_in, side, side)
-    return SLACK * count_bytes(run.network, shape, run.horizon, members=AT_ONCE) / side**2
+    known = _BYTES.setdefault(run.network, {})
+    if (shape, run.horizon, members) not in known:
+        known[shape, run.horizon, members] = count_bytes(run.network, shape, run.horizon, members=members)
+    return SLACK * known[shape, run.horizon, members] / side**2
 
 
 def _bytes_for_motion(run: Run) -> float:

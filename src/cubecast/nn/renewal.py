@@ -80,8 +80,8 @@ class Renewal(nn.Module):
             noise: white, of variance 1 (batch, members, horizon, `planes`, rows, columns), each ``unit`` pixels apart.
             rain: for each output, whether its model space is the logarithm of what is not below zero (output, 1, 1).
         """
-        powers = [
-            ((2 * QUICK * a).exp() * smooth(p[:, None].square(), AROUND * 2.0**s)).clamp(min=1e-12)  # its root has a slope
+        amplitudes = [  # the clamp is for the slope of the root
+            (QUICK * a).exp() * smooth(p[:, None].square(), AROUND * 2.0**s).clamp(min=1e-12).sqrt()
             for s, (p, a) in enumerate(zip(parts, self.spread, strict=True))
         ]
         keep = [torch.exp(-rate)[:, None] for rate in rates]
@@ -90,10 +90,10 @@ class Renewal(nn.Module):
         for lead, one in enumerate(mean.unbind(2)):
             fresh = self._spread_out(noise[:, :, lead], one.shape[-2:])
             total, variance = torch.zeros_like(one), torch.full_like(one[:, :1], 1e-12)
-            for s, (k, new, power) in enumerate(zip(keep, fresh, powers, strict=True)):
+            for s, (k, new, amplitude) in enumerate(zip(keep, fresh, amplitudes, strict=True)):
                 state[s] = k * state[s] + (1 - k * k).sqrt() * new
-                total = total + power.sqrt() * state[s]
-                variance = variance + power * (1 - k ** (2 * lead + 2))
+                total = total + amplitude * state[s]
+                variance = variance + amplitude**2 * (1 - k ** (2 * lead + 2))
             found.append(torch.where(rain, _gamma(one.clamp(min=0), total, variance), one + total))
         return torch.stack(found, dim=2)
 
