@@ -118,7 +118,9 @@ def main(
         made = cubes(digits, sequences=sequences, tests=tests)
         config = cubecast.Config.preset("moving_mnist", epochs=epochs, seed=seed, precision=precision)
         model = cubecast.Nowcaster(config)
-        model.fit(made["training"], validation=made["validation"], directory=output / "model", progress=True, resume=True)
+        model.fit(
+            made["training"], validation=made["validation"], directory=output / "model", progress=True, resume=True
+        )
         model.save(output / "model")
         scores = score(made["test"], model)
         write_scores(scores, output / "scores.csv")
