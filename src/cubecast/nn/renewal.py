@@ -34,8 +34,8 @@ class Renewal(nn.Module):
 
     for each band s that fades with the rate r_s: w is noise with the band's width and a variance of 1, sigma_s how
     strong the band is around a pixel in the last observed field, a_s = exp(`QUICK` spread_s), 1 before training. So a
-    field that is an autoregressive process of order 1 in each band, with the rates of its history, has members which differ
-    from one another as they do from what comes. Sources: Seed (2003),
+    field that is an autoregressive process of order 1 in each band, with the rates of its history, has members which
+    differ from one another as they do from what comes. Sources: Seed (2003),
     DOI 10.1175/1520-0450(2003)042<0381:ADASSA>2.0.CO;2; Bowler et al. (2006), DOI 10.1256/qj.04.100.
 
     Where model space is the logarithm of rain, which is not below zero and skewed, members are gamma variates with the
