@@ -34,7 +34,7 @@ RATIOS = {"model, 1 member": "pysteps S-PROG", "model, {} members": "pysteps STE
 def hardly_trained(device: str) -> Nowcaster:
     """The rain preset with members."""
     values = {**PRESETS["rain"], "loss": {"kind": "crps"}}
-    config = Config.build(values, noise_channels=4, epochs=1, crops_per_window=1, device=device)
+    config = Config.build(values, renewal=True, epochs=1, crops_per_window=1, device=device)
     return Nowcaster(config).fit(generate_rain(frames=60, size=(96, 96)))
 
 
@@ -50,9 +50,9 @@ def ours(
         "motion of 6 frames": lambda: estimate_motion(frames),
         "advection": lambda: advect(frames[:, -1], motion, leads),
         "extrapolation": lambda: extrapolation(cube, reference=last, horizon=leads, device=device),
-        "model, 1 member": partial(predict, members=1 if model.config.model.noise_channels else None),
+        "model, 1 member": partial(predict, members=1 if model.config.model.has_members else None),
     }
-    if model.config.model.noise_channels:
+    if model.config.model.has_members:
         found[f"model, {members} members"] = partial(predict, members=members)
     return found
 

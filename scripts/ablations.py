@@ -117,7 +117,7 @@ def variant_configs(names: list[str], base: cubecast.Config, **budget: Any) -> d
 
 def score(model: cubecast.Nowcaster, cubes: list[xr.DataArray], *, members: int, every: int) -> pd.DataFrame:
     """Means over leads of the model's products and of extrapolation; a row each cube and system."""
-    count = members if model.config.model.noise_channels else None
+    count = members if model.config.model.has_members else None
     rows = []
     for cube in cubes:
         table = cubecast.verify(cube, model, baselines=[BASELINE], members=count, matched=True, every=every)

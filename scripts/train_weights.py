@@ -45,7 +45,7 @@ APART = 12
 """Frames that are missing between two events in a store, so that no window crosses."""
 SETTINGS: dict[str, dict[str, Any]] = {
     "data": {"crops_per_window": 2, "stride": 4},
-    "model": {"noise_channels": 4, "hidden_channels": [24, 32, 48], "motions": 2, "motion_window": 12.0},
+    "model": {"renewal": True, "hidden_channels": [24, 32, 48], "motion_window": 12.0},
     # The slopes of these weights are nearly those of the rain rate over its logarithm.
     "loss": {"kind": "crps", "thresholds": [0.5, 1.0, 2.0, 5.0, 10.0], "weights": [1.0, 2.4, 4.5, 10.0, 20.0, 30.0]},
     # Untrained, the network is a good forecast already: at 2e-3 it left that and did not come back in an hour.
@@ -167,7 +167,7 @@ def write_card(folder: Path, model: cubecast.Nowcaster, trained: list[xr.DataArr
         name=folder.name,
         purpose="Nowcasts of radar rain every 5 minutes on a grid of 1 to 2 km.",
         network=f"Encoder-forecaster ({config.model.cell}, {config.model.coordinates} coordinates, "
-        f"{config.model.noise_channels} noise channels) of {count:,} parameters, {size:.1f} MB. It sees "
+        f"{config.model.bands} bands of scale) of {count:,} parameters, {size:.1f} MB. It sees "
         f"{config.task.history} frames and was trained to forecast {config.task.horizon}, as members of an ensemble.",
         data="\n".join(lines),
         epoch=int(best["epoch"]),

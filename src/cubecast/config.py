@@ -100,15 +100,15 @@ class ModelConfig(_Strict):
     there, and brought on to their valid times."""
     motion_window: Annotated[float, Field(ge=1)] = 24.0
     """lagrangian: motion is about the same within this many pixels (a standard deviation)."""
-    motions: Positive = 1
-    """lagrangian, with noise_channels: members move along so many motions, of wider and wider windows."""
     residual: bool = True
     """Forecast what is kept of the last observed frame, and the change since."""
     bands: Positive = 1
     """residual: fields are kept in this many bands of scale, each for itself (1: as a whole)."""
     noise_channels: Annotated[int, Field(ge=0)] = 0
     """Planes of white noise given to each layer of the forecaster: it then forecasts members of an ensemble, and is
-    trained with the loss crps. 0: one forecast."""
+    trained with the loss crps. 0: none."""
+    renewal: bool = False
+    """bands above 1: members, too, from noise that takes the place of what fades; the network runs once for all."""
     mask_channel: bool = True
     """Give the network the mask of observed values as further channels."""
     position: bool = False
@@ -136,11 +136,16 @@ class ModelConfig(_Strict):
             raise ValueError(f"cell traj_gru has the convention reset 'after', found '{self.reset}'")
         if self.coordinates == "lagrangian" and self.is_series:
             raise ValueError(f"coordinates lagrangian are for fields, found cell {self.cell}")
-        if self.motions > 1 and not (self.noise_channels and self.coordinates == "lagrangian"):
-            raise ValueError("motions above 1 need coordinates lagrangian and noise_channels of 1 or more")
-        if self.noise_channels and self.is_series:
-            raise ValueError(f"noise_channels are for fields, found cell {self.cell}")
+        if self.renewal and not (self.residual and self.bands > 1):
+            raise ValueError("renewal needs residual and bands of 2 or more")
+        if self.has_members and self.is_series:
+            raise ValueError(f"noise_channels and renewal are for fields, found cell {self.cell}")
         return self
+
+    @property
+    def has_members(self) -> bool:
+        """Whether it forecasts members of an ensemble."""
+        return self.renewal or self.noise_channels > 0
 
     @property
     def is_series(self) -> bool:
@@ -152,7 +157,7 @@ class LossConfig(_Strict):
     """The training loss, over observed pixels, in model space."""
 
     kind: Literal["mse", "mae", "huber", "balanced", "crps"] = "mse"
-    """balanced: weighted MSE + MAE of Shi et al. 2017; crps: of ensembles, for networks with noise_channels."""
+    """balanced: weighted MSE + MAE of Shi et al. 2017; crps: of ensembles, for networks with members."""
     thresholds: list[float] = [2.0, 5.0, 10.0, 30.0]
     """balanced, crps: rain rates (cube units) at which the weight rises."""
     weights: list[float] = [1.0, 2.0, 5.0, 10.0, 30.0]
@@ -183,7 +188,7 @@ class TrainingConfig(_Strict):
     clip: Annotated[float, Field(gt=0)] = 1.0
     """Largest norm of the gradient."""
     members: Annotated[int, Field(ge=2)] = 2
-    """Of each sample in training, for networks with noise_channels."""
+    """Of each sample in training, for networks with members."""
     average: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Decay of the exponential moving average of the weights; 0: none."""
     patience: Positive | None = 10
@@ -218,8 +223,8 @@ class Config(_Strict):
     def _check(self) -> Self:
         if self.task.history < 2 and (self.model.coordinates == "lagrangian" or self.model.bands > 1):
             raise ValueError("coordinates lagrangian and bands above 1 need a history of 2 frames or more")
-        if (self.loss.kind == "crps") != bool(self.model.noise_channels):
-            raise ValueError("the loss crps and noise_channels (1 or more) go together: set both, or none")
+        if (self.loss.kind == "crps") != self.model.has_members:
+            raise ValueError("the loss crps and renewal (or noise_channels) go together: set both, or none")
         return self
 
     @classmethod

@@ -195,7 +195,8 @@ class Run:
             for c, (name, out_name) in enumerate(self.names.items()):
                 like, there = _like(self.cube, valid, out_name), seen[c].reshape(self.size)
                 for number, output in enumerate(part, start=done):
-                    field = np.where(there, self.channels.decode(name, output[:, c], like), np.nan)
+                    field = self.channels.decode(name, output[:, c], like)
+                    field[:, ~there] = np.nan
                     if self.members is not None:
                         out[c][number] = field
                     else:
@@ -256,12 +257,12 @@ def check_members(members: int | None, config: ModelConfig) -> None:
     Raises:
         UsageError: below 1, or a model without noise.
     """
-    if members is not None and (members < 1 or not config.noise_channels):
+    if members is not None and (members < 1 or not config.has_members):
         raise UsageError(
             "members",
-            found=f"{members} of a model with {config.noise_channels} noise channels",
-            allowed="1 or more, of a model with noise",
-            remedy="train a model with --set noise_channels=4 --set loss.kind=crps",
+            found=f"{members} of a model {'with' if config.has_members else 'without'} members",
+            allowed="1 or more, of a model with members",
+            remedy="train a model with --set renewal=true --set loss.kind=crps",
         )
 
 

@@ -49,6 +49,9 @@ Observed = Bool[Tensor, "batch time channel y x"]
 ObservedField = Bool[Tensor, "batch channel y x"]
 """One time of `Observed`."""
 
+Displaced = Float[Tensor, "batch to_y to_x 2"]
+"""From each pixel to another place, (x, y) in pixels."""
+
 Points = Float[Tensor, "batch time y x 2"]
 """Places on the grid, (x, y) from -1 (the middle of the first pixel) to 1 (the middle of the last one)."""
 

@@ -187,7 +187,7 @@ class _Tiles:
             bands.append(da.from_delayed(band, shape, np.float32))
         return da.concatenate(bands, axis=-2)
 
-    def follow(self, last: int) -> list[Trajectories]:
+    def follow(self, last: int) -> Trajectories | None:
         """The way of the air of a history, which is seen to have observed values."""
         seen = False
 
@@ -200,13 +200,13 @@ class _Tiles:
 
         with _TURN:
             paths = self.parts.follow(frames())
-            if not paths:
+            if paths is None:
                 any(seen for _ in frames())  # as far as the first frame that has something
             self.run.check_observed(last, seen)
             return paths
 
     def band(
-        self, last: int, rows: slice, paths: Sequence[Trajectories], above: Array | None
+        self, last: int, rows: slice, paths: Trajectories | None, above: Array | None
     ) -> tuple[Array, Array | None]:
         """One row of tiles, and what it knows of the next one's first rows."""
         ny, nx = self.run.size
@@ -223,7 +223,7 @@ class _Tiles:
         size = rows.stop - rows.start
         return out[..., :size, :], out[..., size:, :].copy() if end > rows.stop else None
 
-    def _part(self, last: int, part: Box, paths: Sequence[Trajectories]) -> Array:
+    def _part(self, last: int, part: Box, paths: Trajectories | None) -> Array:
         """The forecast of a part of the grid; in two halves where its air comes from too far away."""
         windows = self.parts.windows(part, paths)
         if windows.read.area > self.tiling.window and max(part.shape) > SMALLEST:
@@ -270,8 +270,8 @@ def _bytes_for_motion(run: Run) -> float:
     """What the motion takes: frames at the levels that it is solved on, pairs of them, and one frame that is read."""
     if not isinstance(run.network, Lagrangian):
         return 0
-    (ny, nx), frames, motions = run.size, run.history * len(run.names), len(run.network.windows)
-    return ny * nx * (frames * (4 + 1) / 4 * 4 / 3 + 32) * motions + 80 * min(BAND, frames * ny * nx / 4)
+    (ny, nx), frames = run.size, run.history * len(run.names)
+    return ny * nx * (frames * (4 + 1) / 4 * 4 / 3 + 32) + 80 * min(BAND, frames * ny * nx / 4)
 
 
 def _rounded(side: float) -> int:

@@ -71,8 +71,9 @@ def test_the_receptive_field_is_reached_and_not_passed(settings: dict) -> None:
         ({**NETWORKS[0], "noise_channels": 2}, "lagrangian"),
         ({**NETWORKS[0], "noise_channels": 2}, "eulerian"),
         ({"hidden_channels": [3], "patch": 1, "bands": 4}, "lagrangian"),
-        ({"hidden_channels": [3], "patch": 2, "bands": 4, "noise_channels": 2}, "lagrangian"),
-        ({"hidden_channels": [3], "patch": 1, "noise_channels": 2, "motions": 2, "motion_window": 8}, "lagrangian"),
+        ({"hidden_channels": [3], "patch": 2, "bands": 4, "noise_channels": 2, "renewal": True}, "lagrangian"),
+        ({"hidden_channels": [3], "patch": 2, "bands": 6, "renewal": True}, "eulerian"),
+        ({"hidden_channels": [3], "patch": 1, "bands": 3, "renewal": True, "motion_window": 8}, "lagrangian"),
     ],
     ids=str,
 )
@@ -84,7 +85,7 @@ def test_parts_are_what_the_whole_has_there(settings: dict, coordinates: str) ->
     with torch.no_grad():
         whole = net(frames, HORIZON, *given)
         paths = parts.follow((frames[:, i : i + 1, :1], frames[:, i : i + 1, 1:] > 0.5) for i in range(HISTORY))
-        assert len(paths) == (settings.get("motions", 1) if coordinates == "lagrangian" else 0)
+        assert (paths is None) == (coordinates == "eulerian")
         for rows, columns in product([(0, 40), (37, 80), (91, 131)], [(0, 33), (70, 150)]):
             windows = parts.windows(Box(*rows, *columns), paths)
             near = frames[..., *windows.read.slices]
@@ -92,7 +93,7 @@ def test_parts_are_what_the_whole_has_there(settings: dict, coordinates: str) ->
             like = frames[..., *windows.here.slices]
             own = draw_noise(net, like, HORIZON, members=2, seed=5, corner=corner)
             found = parts.forecast(near, windows, paths, own)
-            torch.testing.assert_close(found, whole[..., slice(*rows), slice(*columns)], atol=2e-5, rtol=1e-5)
+            torch.testing.assert_close(found, whole[..., slice(*rows), slice(*columns)], atol=5e-5, rtol=2e-5)
 
 
 def test_a_smaller_halo_is_not_the_same() -> None:
@@ -100,9 +101,9 @@ def test_a_smaller_halo_is_not_the_same() -> None:
     errors = []
     for halo in (None, 16, 8, 0):
         parts = Parts(net, (131, 150), history=HISTORY, horizon=HORIZON, halo=halo)
-        windows = parts.windows(box := Box(60, 90, 60, 100), [])
+        windows = parts.windows(box := Box(60, 90, 60, 100), None)
         with torch.no_grad():
-            found = parts.forecast(frames[..., *windows.read.slices], windows, [])
+            found = parts.forecast(frames[..., *windows.read.slices], windows, None)
             errors.append(float((found - net(frames, HORIZON)[..., *box.slices]).abs().max()))
     assert errors[0] < 1e-5
     assert errors[0] < errors[1] < errors[2] < errors[3]

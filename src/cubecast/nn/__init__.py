@@ -53,7 +53,7 @@ def build_network(
 ) -> nn.Module:
     """The untrained network of a configuration, called as ``network(frames, horizon) -> forecast``.
 
-    With noise channels: ``network(frames, horizon, network.draw_noise(frames, horizon, members=m, seed=s))``.
+    With members: ``network(frames, horizon, network.draw_noise(frames, horizon, members=m, seed=s))``.
 
     Args:
         config: the architecture.
@@ -73,7 +73,7 @@ def build_network(
         _series_network(config, layout) if config.is_series else _field_network(config, layout, curvatures)
     )
     if config.coordinates == "lagrangian":
-        network = Lagrangian(network, layout, window=config.motion_window, motions=config.motions)
+        network = Lagrangian(network, layout, window=config.motion_window, members=config.has_members)
     choose_engine(network, config.engine, recompute=config.recompute)
     return network
 
@@ -106,6 +106,7 @@ def _field_network(config: ModelConfig, layout: Layout, curvatures: Sequence[flo
         bands=config.bands,
         curvatures=curvatures,
         noise_channels=config.noise_channels,
+        renewal=config.renewal,
     )
 
 

@@ -18,6 +18,7 @@ from cubecast.nn.box import Box
 from cubecast.shapes import (
     Carried,
     CarriedMask,
+    Displaced,
     Elsewhere,
     Field,
     Frames,
@@ -29,101 +30,118 @@ from cubecast.shapes import (
 
 SPACING = 4
 """Trajectories start at every fourth pixel or closer and are interpolated between: motion is smooth."""
-SHARE = 0.5
-"""An interpolated value is observed when more than this share of its weight is."""
+ITERATIONS = 2
+"""Of the fixed point, at each lead; the next lead starts from there."""
+SHARE = 0.499
+"""An interpolated value is observed when more than this share of its weight is: half of it, whatever the rounding."""
 
 
 def advect(
-    field: Field, motion: Motion, steps: int, *, observed: ObservedField | None = None, substeps: int = 1
+    field: Field, motion: Motion, steps: int, *, observed: ObservedField | None = None
 ) -> tuple[Frames, Observed]:
     """``field`` carried along ``motion``, unchanged from within, for 1, 2, ... ``steps`` steps.
 
-        f_l(x) = f_0(X_l(x)),   dX/dl = -motion(X),   X_0(x) = x
+        f_l(x) = f_0(X_l(x)),   X_l(x) + l motion(X_l(x)) = x
 
-    The motion stands still. Its trajectories are followed backwards by the mid-point rule, ``substeps`` times a step
-    (second order), and the field is interpolated once, bilinearly, at their ends: no diffusion adds up over leads
-    (Germann and Zawadzki 2002, DOI 10.1175/1520-0493(2002)130<2859:SDOTPO>2.0.CO;2).
+    The air keeps its motion: it goes straight on, and the field of motion goes with it (`Trajectories`). The field is
+    interpolated once, bilinearly, at where its air came from: no diffusion adds up over leads (semi-Lagrangian:
+    Germann and Zawadzki 2002, DOI 10.1175/1520-0493(2002)130<2859:SDOTPO>2.0.CO;2, where the motion stands still).
 
     Args:
         field: (batch, channel, y, x).
         motion: pixels a step (batch, 2, y, x).
         steps: number of leads.
         observed: (batch, channel, y, x), True where the field was observed; None: everywhere.
-        substeps: mid-point steps a step; 1 is enough while motion hardly changes over one displacement.
 
     Returns:
         The fields (batch, steps, channel, y, x), 0 where missing, and where they are not: missing is what comes from
         outside of the grid, or from where most of the field was not observed.
 
     Raises:
-        UsageError: steps or substeps below 1.
+        UsageError: steps below 1.
     """
-    points = trajectories(motion, steps, substeps=substeps)
     repeated = None if observed is None else observed[:, None].expand(-1, steps, -1, -1, -1)
-    return interpolate(field[:, None].expand(-1, steps, -1, -1, -1), points, observed=repeated)
+    return interpolate(field[:, None].expand(-1, steps, -1, -1, -1), trajectories(motion, steps), observed=repeated)
 
 
-def trajectories(motion: Motion, steps: int, *, substeps: int = 1, spacing: int = SPACING) -> Points:
-    """Where the air at each pixel was 1, 2, ... ``steps`` steps before: the points of `Trajectories`, all at once.
+def trajectories(motion: Motion, steps: int, *, spacing: int = SPACING) -> Points:
+    """Where the air at each pixel was 1, 2, ... ``steps`` steps before, as `Trajectories.arriving` has it.
 
     Args:
         motion: pixels a step (batch, 2, y, x).
-        steps, substeps: as in `advect`.
+        steps: as in `advect`.
         spacing: trajectories start at least this densely, in pixels.
 
     Raises:
-        UsageError: steps, substeps or spacing below 1.
+        UsageError: steps or spacing below 1.
     """
-    return torch.stack(list(Trajectories(motion, substeps=substeps, spacing=spacing).points(steps)), dim=1)
+    paths = Trajectories(motion, spacing=spacing)
+    whole = Box.whole(paths.size)
+    return torch.stack([places(moved, whole, whole) for moved in paths.arriving(steps)], dim=1)
 
 
 @final
 class Trajectories:
-    """Where the air came from, in a motion that stands still; asked for step by step, and window by window.
+    """Where the air came from; asked for step by step, and window by window.
+
+    At the reference time the air at x moves with v(x), and each parcel keeps its velocity, before and after:
+
+        k steps before it was at      x - k v(x)
+        l steps after, at x is what was at X_l(x),  X_l(x) + l v(X_l(x)) = x
+
+    The second is solved by fixed-point iteration from lead to lead. In a field of motion that stands still the air
+    would turn with each whirl that it passes; but what makes radar's whirls moves with the rain.
 
     Outside of the grid the motion is that of the nearest pixel of its edge. Trajectories start at nodes, the first and
     last of which are pixels, and are interpolated between: motion is smooth.
 
     Args:
         motion: pixels a step (batch, 2, y, x).
-        substeps: mid-point steps a step.
         spacing: largest distance of nodes, in pixels.
-        dtype: of the points; None: that of the motion. In float32 a point is known to about 6e-8 of the grid's size.
+        dtype: that trajectories are followed in; None: that of the motion.
 
     Raises:
-        UsageError: substeps or spacing below 1.
+        UsageError: spacing below 1.
     """
 
-    def __init__(
-        self, motion: Motion, *, substeps: int = 1, spacing: int = SPACING, dtype: torch.dtype | None = None
-    ) -> None:
-        for name, number in (("substeps", substeps), ("spacing", spacing)):
-            _check_positive(name, number)
-        self.size, self.substeps = (motion.shape[2], motion.shape[3]), substeps
+    def __init__(self, motion: Motion, *, spacing: int = SPACING, dtype: torch.dtype | None = None) -> None:
+        _check_positive("spacing", spacing)
+        self.size, self._dtype = (motion.shape[2], motion.shape[3]), motion.dtype
         nodes = tuple(math.ceil((n - 1) / spacing) + 1 for n in self.size)
-        velocity = _resize(motion, nodes).to(dtype or motion.dtype)
-        unit = velocity.new_tensor([2 / max(n - 1, 1) / substeps for n in self.size]).view(1, 2, 1, 1)
-        self._velocity = (velocity * unit).flip(1)
+        self._velocity = _resize(motion, nodes).to(dtype or motion.dtype).flip(1)  # x first
 
-    def points(self, steps: int, box: Box | None = None) -> Iterator[Tensor]:
-        """The points (batch, y, x, 2) of the pixels of a window (None: of all) after 1, 2, ... ``steps`` steps.
+    def arriving(self, steps: int, box: Box | None = None) -> Iterator[Displaced]:
+        """From each pixel of a window (None: of all) to where its air was 1, 2, ... ``steps`` steps before.
 
         Raises:
             UsageError: steps below 1.
         """
-        rows, columns = self._nodes_of(box)
-        for place in self._followed(steps, rows, columns):
-            if box is None:
-                yield _resize(place.permute(0, 3, 1, 2), self.size).permute(0, 2, 3, 1)
-            else:
-                along_y = _between(place, 1, (box.y0, box.y1), rows.start, self._density[0])
-                yield _between(along_y, 2, (box.x0, box.x1), columns.start, self._density[1])
+        return self._between_nodes(self._followed(steps, *self._nodes_of(box)), box)
 
-    def reach(self, steps: int, box: Box) -> Box:
-        """The window that holds what a window's points of ``steps`` steps are interpolated from, and the window."""
-        ends = [n.flatten(0, 2) for n in self._followed(steps, *self._nodes_of(box))]
-        low, high = torch.stack([n.amin(0) for n in ends]).amin(0), torch.stack([n.amax(0) for n in ends]).amax(0)
-        (x0, y0), (x1, y1) = (((n + 1) / 2 * n.new_tensor(self.size[::-1]).sub(1)).tolist() for n in (low, high))
+    def passed(self, steps: int, box: Box | None = None) -> Iterator[Displaced]:
+        """From each pixel of a window to where the air that is there at the reference time was so many steps before.
+
+        Raises:
+            UsageError: steps below 1.
+        """
+        return self._between_nodes(self._traced(steps, *self._nodes_of(box)), box)
+
+    def reach_arriving(self, steps: int, box: Box, *, beside: float = 0.0) -> Box:
+        """The window that holds where the air of a window comes from, and the window.
+
+        ``beside`` is how far it may come from elsewhere, as a share of the way.
+        """
+        return self._reach(self._followed(steps, *self._nodes_of(box)), box, beside)
+
+    def reach_passed(self, steps: int, box: Box) -> Box:
+        """The window that holds where the air of a window was before, and the window."""
+        return self._reach(self._traced(steps, *self._nodes_of(box)), box, 0.0)
+
+    def _reach(self, ways: Iterator[Tensor], box: Box, beside: float) -> Box:
+        rows, columns = self._nodes_of(box)
+        start = self._places(rows, columns)
+        ends = torch.stack([end for way in ways for end in _extent(start + way, beside * way.norm(dim=-1))])
+        (x0, y0), (x1, y1) = ends[0::2].amin(0).tolist(), ends[1::2].amax(0).tolist()
         (y0, y1), (x0, x1) = (
             (max(0, min(first, math.floor(a))), min(n, max(stop, math.ceil(b) + 1)))
             for a, b, first, stop, n in zip(
@@ -147,25 +165,56 @@ class Trajectories:
         rows = slice(math.floor(box.y0 * y), min(ny, math.ceil((box.y1 - 1) * y) + 1))
         return rows, slice(math.floor(box.x0 * x), min(nx, math.ceil((box.x1 - 1) * x) + 1))
 
+    def _places(self, rows: slice, columns: slice) -> Tensor:
+        """The pixels that some nodes are (y, x, 2)."""
+        y, x = (
+            torch.linspace(0, max(n - 1, 0), m, device=self._velocity.device, dtype=self._velocity.dtype)
+            for n, m in zip(self.size, self._velocity.shape[2:], strict=True)
+        )
+        return torch.stack(torch.broadcast_tensors(x[None, columns], y[rows, None]), dim=-1)
+
     def _followed(self, steps: int, rows: slice, columns: slice) -> Iterator[Tensor]:
-        """Where the air of some nodes was, step by step (batch, y, x, 2)."""
+        """From some nodes to where their air was, step by step (batch, y, x, 2)."""
         _check_positive("steps", steps)
-        velocity = self._velocity
-        place = _pixels(velocity)[:, rows, columns].expand(velocity.shape[0], -1, -1, -1)
-        for _ in range(steps):
-            for _ in range(self.substeps):
-                middle = place - _at(velocity, place) / 2
-                place = place - _at(velocity, middle)
-            yield place
+        start, velocity = self._places(rows, columns), self._velocity[:, :, rows, columns].permute(0, 2, 3, 1)
+        for lead in range(1, steps + 1):
+            for _ in range(ITERATIONS):
+                velocity = self._at(start - lead * velocity)
+            yield -lead * velocity
+
+    def _traced(self, steps: int, rows: slice, columns: slice) -> Iterator[Tensor]:
+        _check_positive("steps", steps)
+        for back in range(1, steps + 1):
+            yield -back * self._velocity[:, :, rows, columns].permute(0, 2, 3, 1)
+
+    def _at(self, pixels: Tensor) -> Tensor:
+        """The velocity at places, those beyond the grid as at its edge."""
+        unit = pixels.new_tensor([2 / max(n - 1, 1) for n in self.size[::-1]])
+        found = F.grid_sample(self._velocity, pixels * unit - 1, padding_mode="border", align_corners=True)
+        return found.permute(0, 2, 3, 1)
+
+    def _between_nodes(self, ways: Iterator[Tensor], box: Box | None) -> Iterator[Tensor]:
+        rows, columns = self._nodes_of(box)
+        box = box or Box.whole(self.size)
+        for way in ways:
+            along_y = _between(way.to(self._dtype), 1, (box.y0, box.y1), rows.start, self._density[0])
+            yield _between(along_y, 2, (box.x0, box.x1), columns.start, self._density[1])
 
 
-def within(points: Tensor, size: tuple[int, int], box: Box) -> Tensor:
-    """Points of a grid of ``size`` as points of a window of it."""
-    if box.shape == size:
-        return points
-    (ny, nx), (rows, columns) = size, box.shape
-    pixels = (points + 1) / 2 * points.new_tensor([nx - 1, ny - 1]) - points.new_tensor([box.x0, box.y0])
-    return pixels * (2 / points.new_tensor([max(columns - 1, 1), max(rows - 1, 1)])) - 1
+def places(moved: Displaced, box: Box, window: Box) -> Tensor:
+    """Points of ``window``, as `torch.nn.functional.grid_sample` counts them, ``moved`` away from the pixels of a box."""
+    y0, x0 = box.y0 - window.y0, box.x0 - window.x0
+    y = torch.arange(y0, y0 + box.shape[0], device=moved.device, dtype=moved.dtype)
+    x = torch.arange(x0, x0 + box.shape[1], device=moved.device, dtype=moved.dtype)
+    ny, nx = (2 / max(n - 1, 1) for n in window.shape)
+    start = torch.stack(torch.broadcast_tensors(nx * x - 1, (ny * y - 1)[:, None]), dim=-1)
+    return torch.addcmul(start, moved, moved.new_tensor([nx, ny]))
+
+
+def _extent(pixels: Tensor, beside: Tensor) -> tuple[Tensor, Tensor]:
+    """The least and the largest x and y of places that may be so far away."""
+    low, high = pixels - beside[..., None], pixels + beside[..., None]
+    return low.flatten(0, 2).amin(0), high.flatten(0, 2).amax(0)
 
 
 def interpolate(frames: Frames, points: Elsewhere, *, observed: Observed | None = None) -> tuple[Carried, CarriedMask]:
@@ -180,22 +229,6 @@ def interpolate(frames: Frames, points: Elsewhere, *, observed: Observed | None 
         values.append(torch.where(there, value / share.clamp(min=SHARE), 0.0).to(frames.dtype))
         seen.append(there)
     return torch.stack(values, dim=1), torch.stack(seen, dim=1)
-
-
-def displaced(motion: Motion, rows: slice) -> Elsewhere:
-    """The points ``motion`` away from each pixel of some rows, as one step of `Points`."""
-    unit = motion.new_tensor([2 / max(n - 1, 1) for n in motion.shape[2:]]).view(1, 2, 1, 1)
-    return (_pixels(motion)[:, rows] + (motion[:, :, rows] * unit).flip(1).permute(0, 2, 3, 1))[:, None]
-
-
-def _pixels(like: Tensor) -> Tensor:
-    """The places of all pixels (1, y, x, 2)."""
-    y, x = (torch.linspace(-1, 1, n, device=like.device, dtype=like.dtype) for n in like.shape[2:])
-    return torch.stack(torch.broadcast_tensors(x[None, :], y[:, None]), dim=-1)[None]
-
-
-def _at(velocity: Tensor, place: Tensor) -> Tensor:
-    return F.grid_sample(velocity, place, padding_mode="border", align_corners=True).permute(0, 2, 3, 1)
 
 
 def _between(nodes: Tensor, dim: int, pixels: tuple[int, int], first: int, density: float) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Any, final
 
@@ -18,7 +18,7 @@ from cubecast.nn.cell import Cell
 from cubecast.nn.fading import Fading
 from cubecast.nn.layout import Layout
 from cubecast.nn.recurrent import RecurrentLayer
-from cubecast.shapes import Forecast, Frames, Noise
+from cubecast.shapes import Field, Forecast, Frames, Noise
 
 CellFactory = Callable[[int, int, tuple[int, int] | None], Cell]
 """``make(in_channels, hidden_channels, grid)``: the cell of one layer; ``grid`` as given, on the layer's own scale."""
@@ -58,8 +58,10 @@ class EncoderForecaster(nn.Module):
     With ``noise_channels`` it forecasts members of an ensemble: at every step each forecaster layer has white noise
     as a further input, and the recurrent state makes it coherent in time, the convolutions in space. One noise, drawn
     on the grid of the finest layer, serves all: a coarser layer gets its means over s x s points, times s (white noise
-    of variance 1 again). So the encoder runs once for all members. Without noise (None) it is zero. With bands further
-    planes of noise take the place of what fades (`cubecast.nn.renewal.Renewal`).
+    of variance 1 again). So the encoder runs once for all members. Without noise (None) it is zero.
+
+    With bands and ``renewal`` noise takes the place of what fades (`cubecast.nn.renewal.Renewal`): members, too. Without
+    noise channels all of the network runs once for all of them.
 
     Sources: Shi et al. (2015), DOI 10.48550/arXiv.1506.04214; Shi et al. (2017), DOI 10.48550/arXiv.1706.03458;
     noise as an input trained with the CRPS: Lang et al. (2024), DOI 10.48550/arXiv.2412.15832.
@@ -76,6 +78,7 @@ class EncoderForecaster(nn.Module):
             whole.
         curvatures: one c for each output whose model space is log(1 + c u) / c, 0 where it is straight; none: all are.
         noise_channels: planes of white noise that each forecaster layer is given; 0: none.
+        renewal: whether noise takes the place of what fades, with bands.
 
     Raises:
         UsageError: not as many strides as layers.
@@ -94,6 +97,7 @@ class EncoderForecaster(nn.Module):
         bands: int = 1,
         curvatures: Sequence[float] = (),
         noise_channels: int = 0,
+        renewal: bool = False,
     ) -> None:
         super().__init__()
         if len(strides) != len(hidden_channels):
@@ -101,7 +105,7 @@ class EncoderForecaster(nn.Module):
         self.layout, self.patch, self.grid = layout, patch, grid
         self.residual, self.bands = residual, bands
         self.noise_channels, self.strides = noise_channels, tuple(strides)
-        renewed = patch * strides[0] if noise_channels else None
+        renewed = patch * strides[0] if renewal else None
         self.fading = Fading(layout, bands, curvatures, renewed=renewed) if residual and bands > 1 else None
         self.multiple = math.lcm(patch * math.prod(strides), self.fading.multiple if self.fading else 1)
         self.down, self.encoder = nn.ModuleList(), nn.ModuleList()
@@ -140,12 +144,31 @@ class EncoderForecaster(nn.Module):
             UsageError: horizon below 1, another number of channels, or another grid than the one that per-pixel
                 peepholes were made for.
         """
+        return torch.stack(list(self.leads(frames, horizon, noise)), dim=1)
+
+    def leads(self, frames: Frames, horizon: int, noise: Noise | None = None) -> Iterator[Field]:
+        """`forward` lead by lead: many members take less memory so."""
         self._check(frames, horizon)
+        own, renewing = (None, None) if noise is None else noise.tensor_split([self.noise_channels], dim=2)
+        forecast = self._unrolled(frames, horizon, own)
+        if not self.residual:
+            yield from forecast.unbind(1)
+            return
+        change, keeping = forecast.tensor_split([self.layout.outputs], dim=2)
+        kept = (
+            self._kept(frames, keeping).unbind(1)
+            if self.fading is None
+            else self.fading(frames, keeping, renewing if renewing is not None and renewing.shape[2] else None)
+        )
+        for one, more in zip(kept, change.unbind(1), strict=True):
+            yield one + more.repeat_interleave(len(one) // len(more), dim=0)
+
+    def _unrolled(self, frames: Tensor, horizon: int, noise: Tensor | None) -> Tensor:
+        """What the head says (members, horizon, field, y, x); once for each sample without noise channels."""
         ny, nx = frames.shape[-2:]
-        renewing: Tensor | None = None
-        if noise is not None:
-            noise, renewing = noise.tensor_split([self.noise_channels], dim=2)
-        elif self.noise_channels:
+        if not self.noise_channels:
+            noise = None
+        elif noise is None:
             noise = frames.new_zeros(self._noise_shape(frames, horizon, 1, self.noise_channels))
         sequence = F.pixel_unshuffle(self._pad(frames), self.patch)
         states = []
@@ -158,13 +181,7 @@ class EncoderForecaster(nn.Module):
             state = tuple(s.repeat_interleave(members, dim=0) for s in states[index]) if members > 1 else states[index]
             outputs, _ = self.forecaster[index](self._with_noise(above, noise, index), horizon, state)
             sequence = above = _each_frame(self.up[index], outputs)
-        forecast = F.pixel_shuffle(_each_frame(self.head, sequence), self.patch)[..., :ny, :nx]
-        if not self.residual:
-            return forecast
-        change, keeping = forecast.tensor_split([self.layout.outputs], dim=2)
-        if self.fading is None:
-            return self._kept(frames, keeping) + change
-        return self.fading(frames, keeping, renewing if renewing is not None and renewing.shape[2] else None) + change
+        return F.pixel_shuffle(_each_frame(self.head, sequence), self.patch)[..., :ny, :nx]
 
     def _kept(self, frames: Tensor, keeping: Tensor) -> Tensor:
         """What is kept of the last observed fields."""
@@ -182,16 +199,16 @@ class EncoderForecaster(nn.Module):
         corner: tuple[int, int] = (0, 0),
         renewing: bool = True,
     ) -> Noise | None:
-        """Standard normal noise for ``members`` forecasts of each sample; None without ``noise_channels``.
+        """Standard normal noise for ``members`` forecasts of each sample; None where nothing takes any.
 
         Without ``renewing`` that of the layers alone, so that each forecast is the mean over the renewal.
 
         It is drawn on the CPU, the same for a seed on every device, and block by block: that of a window of a grid,
         whose first pixel is at ``corner`` (a multiple of `multiple`), is the noise of the grid there.
         """
-        if not self.noise_channels:
-            return None
         planes = self.planes if renewing else self.noise_channels
+        if not planes:
+            return None
         noise = torch.empty(self._noise_shape(frames, horizon, members, planes))
         first = [n // (self.patch * self.strides[0]) for n in corner]
         (rows, columns), shape = noise.shape[-2:], (*noise.shape[1:3], BLOCK, BLOCK)

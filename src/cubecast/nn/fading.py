@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import final
 
 import torch
@@ -13,7 +13,7 @@ from cubecast.nn.bands import CELL, LAGS, bend, fading_rates, split_bands, strai
 from cubecast.nn.layout import Layout
 from cubecast.nn.renewal import Renewal
 from cubecast.precision import full_precision
-from cubecast.shapes import Frames
+from cubecast.shapes import Field, Frames
 
 
 @final
@@ -38,6 +38,7 @@ class Fading(nn.Module):
     """
 
     curvature: Tensor
+    straight: Tensor | None
 
     def __init__(
         self, layout: Layout, bands: int, curvatures: Sequence[float] = (), *, renewed: int | None = None
@@ -45,8 +46,10 @@ class Fading(nn.Module):
         super().__init__()
         self.layout, self.bands = layout, bands
         self.pace = nn.Parameter(torch.zeros(bands - 1, 1, 1, 1))
-        curvature = torch.tensor(list(curvatures) or [0.0] * layout.outputs)
-        self.register_buffer("curvature", curvature[:, None, None], persistent=False)
+        each = list(curvatures) or [0.0] * layout.outputs
+        self.register_buffer("curvature", torch.tensor(each)[:, None, None], persistent=False)
+        straight = torch.tensor([c <= 0 for c in each])[:, None, None] if min(each) <= 0 else None
+        self.register_buffer("straight", straight, persistent=False)
         self.renewal = None if renewed is None else Renewal(bands - 1, renewed)
 
     @property
@@ -54,12 +57,12 @@ class Fading(nn.Module):
         """What the corners of the windows of a grid are multiples of, in pixels."""
         return CELL if self.renewal is None else math.lcm(CELL, self.renewal.multiple)
 
-    def forward(self, frames: Frames, keeping: Tensor, noise: Tensor | None = None) -> Tensor:
-        """What is kept, in model space (members, horizon, output, y, x).
+    def forward(self, frames: Frames, keeping: Tensor, noise: Tensor | None = None) -> Iterator[Field]:
+        """What is kept, lead by lead, in model space (members, output, y, x).
 
         Args:
             frames: the history, 2 frames or more.
-            keeping: k (members, horizon, bands * outputs, y, x), all of the finest band first.
+            keeping: k (members, horizon, bands * outputs, y, x), all of the finest band first; or one for each sample.
             noise: of the renewal (members, horizon, planes, rows, columns); None: the mean over it.
         """
         with full_precision(frames.device.type):
@@ -71,10 +74,12 @@ class Fading(nn.Module):
             for number, (part, rate) in enumerate(zip(parts, rates, strict=True)):  # for memory
                 fading = part[:, None] * torch.exp(-steps * rate[:, None])
                 kept = kept + 2 * each[:, :, :, number].sigmoid() * fading[:, None]
-            if self.renewal is not None and noise is not None:
-                drawn = noise.unflatten(0, (len(frames), -1)).float()
-                kept = self.renewal(kept, parts, rates, drawn, rain=self.curvature > 0)
-            return bend(kept.flatten(0, 1), self.curvature)
+        found: Iterable[Tensor] = kept.unbind(2)
+        if self.renewal is not None and noise is not None:
+            drawn = noise.unflatten(0, (len(frames), -1)).float()
+            found = self.renewal(kept, parts, rates, drawn, straight=self.straight)
+        for one in found:
+            yield bend(one.flatten(0, 1), self.curvature)
 
     def _split(self, fields: Tensor) -> Tensor:
         """The bands of fields in straight space (batch, time, band, output, y, x)."""

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from typing import Any, final
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cubecast.nn.advection import Trajectories, interpolate, within
-from cubecast.nn.box import Windows
+from cubecast.nn.advection import Trajectories, interpolate, places
+from cubecast.nn.box import Box, Windows
 from cubecast.nn.layout import Layout
 from cubecast.nn.members import draw_noise
 from cubecast.nn.motion import WINDOW, estimate_motion
-from cubecast.shapes import Field, Forecast, Frames, Motion, Noise, Part
+from cubecast.nn.renewal import QUICK
+from cubecast.shapes import Displaced, Forecast, Frames, Motion, Noise, Part
 
-WIDER = 5
-"""How much wider the windows of a motion are than those of the one before."""
+SPREAD = 0.1
+"""How far members stray from the motion, before training, as a share of it (standard deviation)."""
+FARTHEST = 3.0
+"""Standard deviations that they stray at most."""
 
 
 @final
@@ -25,22 +29,25 @@ class Lagrangian(nn.Module):
     """Any forecaster, seen from the moving air.
 
         v = motion(f_1 ... f_T)                                        from the output variables
-        g_i(x) = f_i(X_{T-i}(x))                                       the history, brought to the reference time
+        g_i(x) = f_i(x - (T - i) v(x))                                 the history, brought to the reference time
         h_1 ... h_H = forecaster(g_1 ... g_T)                          growth and decay, in place
         forecast_l(x) = h_l(X_l(x))                                    brought to the valid time
 
-    X_l(x) is where the air at x was l steps before (`cubecast.nn.advection.trajectories`). The frame at the reference
+    X_l(x) is where the air at x was l steps before (`cubecast.nn.advection.Trajectories`). The frame at the reference
     time is not interpolated, so every forecast is interpolated once. What the history brings in from outside of the
     grid is missing: 0, and 0 in the mask channels where there are any. What a forecast brings in from there is
     0, too (in model space: dry, or the mean): nothing is known of it. Static fields stay where they are at the
     reference time. With a forecaster that repeats the last frame this is extrapolation.
 
-    Motion is estimated, not learned; it has no parameters, and gradients reach the forecaster through the advection.
+    Motion is estimated, not learned, and gradients reach the forecaster through the advection.
 
-    The members of a forecaster with noise may move along several motions, the first members along the first: each is
-    found within windows `WIDER` times as wide as those of the one before. Small whirls carry rain for a while, what
-    moves as a whole goes on for longer, and which is right is not known: STEPS disturbs the motion of its members for
-    the same reason (Bowler et al. 2006, DOI 10.1256/qj.04.100).
+    Members of an ensemble stray from it, each its own way and all over the grid alike:
+
+        forecast_l(x) = h_l(x + R (X_l(x) - x)),     R = (1 + a, -b; b, 1 + a)
+
+    with a and b normal of standard deviation s = `SPREAD` exp(`QUICK` spread), learned: so they move faster or slower,
+    and a little to the side, as those of STEPS do (Bowler et al. 2006, DOI 10.1256/qj.04.100). The forecaster is asked
+    once for all members where it takes no noise of its own.
 
     Sources: Ritvanen et al. (2023), DOI 10.1109/JSTARS.2023.3238016; Pavlik et al. (2024),
     DOI 10.48550/arXiv.2402.10747.
@@ -49,33 +56,35 @@ class Lagrangian(nn.Module):
         forecaster: called as ``forecaster(frames, horizon)``.
         layout: what its input channels are.
         window: of the motion, in pixels (`cubecast.nn.motion.estimate_motion`).
-        motions: how many there are for the members of an ensemble.
+        members: whether there are members of an ensemble, which stray.
     """
 
-    def __init__(self, forecaster: nn.Module, layout: Layout, *, window: float = WINDOW, motions: int = 1) -> None:
+    def __init__(self, forecaster: nn.Module, layout: Layout, *, window: float = WINDOW, members: bool = False) -> None:
         super().__init__()
-        self.forecaster, self.layout = forecaster, layout
-        self.windows = tuple(window * WIDER**number for number in range(motions))
+        self.forecaster, self.layout, self.window = forecaster, layout, window
+        self.spread = nn.Parameter(torch.zeros(())) if members else None
 
     def forward(self, frames: Frames, horizon: int, noise: Noise | None = None) -> Forecast:
         """Forecast ``horizon`` frames from 2 or more ``frames``, in model space.
 
-        ``noise`` is the forecaster's.
+        Args:
+            frames: the history.
+            horizon: steps to forecast.
+            noise: of `draw_noise`; None: one forecast, along the motion.
 
         Raises:
             UsageError: fewer than 2 frames, or what the forecaster refuses.
         """
         outputs, inputs = self.layout.outputs, self.layout.inputs
         seen = frames[:, :, inputs : inputs + outputs] > 0.5 if self.layout.masks else None
-        members = 1 if noise is None else noise.shape[0] // len(frames)
-        found = [estimate_motion(frames[:, :, :outputs], seen, window=w) for w in self.windows[:members]]
-        return self.forecast_part(frames, horizon, [follow(motion) for motion in found], noise=noise)
+        motion = estimate_motion(frames[:, :, :outputs], seen, window=self.window)
+        return self.forecast_part(frames, horizon, follow(motion), noise=noise)
 
     def forecast_part(
         self,
         frames: Frames,
         horizon: int,
-        paths: Sequence[Trajectories],
+        paths: Trajectories,
         *,
         windows: Windows | None = None,
         noise: Noise | None = None,
@@ -85,46 +94,58 @@ class Lagrangian(nn.Module):
         Args:
             frames: in the window ``windows.read`` of the grid.
             horizon: as in `forward`.
-            paths: of all of the grid, from `follow`, for each motion.
+            paths: of all of the grid, from `follow`.
             windows: where; None: on all of the grid.
-            noise: that of the forecaster in the window ``windows.here``.
+            noise: of `draw_noise` in the window ``windows.here``.
 
         Returns:
             The forecast in the window ``windows.part``.
         """
-        if noise is None:
-            return self._forecast_along(paths[0], frames, horizon, windows, None)
-        each = noise.unflatten(0, (len(frames), -1))
-        share = -(-each.shape[1] // len(paths))
-        parts = [
-            self._forecast_along(path, frames, horizon, windows, own.flatten(0, 1)).unflatten(0, (len(frames), -1))
-            for path, own in zip(paths, each.split(share, dim=1), strict=False)  # few members may leave motions over
-        ]
-        return torch.cat(parts, dim=1).flatten(0, 1)
-
-    def _forecast_along(
-        self, paths: Trajectories, frames: Tensor, horizon: int, windows: Windows | None, noise: Tensor | None
-    ) -> Tensor:
-        """`forecast_part` along one motion."""
+        whole = Box.whole(paths.size)
+        windows = windows or Windows(whole, whole, whole)
+        strayed, own = self._share_out(noise)
         brought = self._bring_history(frames, paths, windows)
-        # A forecaster without noise need not know of it.
-        grown = self.forecaster(brought, horizon) if noise is None else self.forecaster(brought, horizon, noise)
-        members, carried = len(grown) // len(frames), []
-        for lead, points in enumerate(paths.points(horizon, windows.part if windows else None)):
-            at = within(points, paths.size, windows.here) if windows else points
-            carried.append(_bring(grown[:, lead], at.repeat_interleave(members, dim=0)))
+        # A forecaster without noise need not know of it, and not all make leads one by one.
+        given = (brought, horizon) if own is None else (brought, horizon, own)
+        leads = getattr(self.forecaster, "leads", None)
+        grown = self.forecaster(*given).unbind(1) if leads is None else leads(*given)
+        carried = []
+        for fields, moved in zip(grown, paths.arriving(horizon, windows.part), strict=True):
+            points = _points(moved, strayed, windows).to(torch.float32 if fields.itemsize < 4 else fields.dtype)
+            points = points.repeat_interleave(max(1, len(fields) // len(points)), dim=0)
+            fields = fields.repeat_interleave(max(1, len(points) // len(fields)), dim=0).to(points.dtype)
+            # From beyond the grid comes nothing, 0.
+            carried.append(F.grid_sample(fields, points, padding_mode="zeros", align_corners=True))
         return torch.stack(carried, dim=1)
 
-    def _bring_history(self, frames: Frames, paths: Trajectories, windows: Windows | None) -> Tensor:
+    @property
+    def beside(self) -> float:
+        """How far from the motion a member may stray, as a share of it."""
+        return 0.0 if self.spread is None else float(self._deviation.detach()) * FARTHEST * math.sqrt(2)
+
+    @property
+    def _deviation(self) -> Tensor:
+        assert self.spread is not None
+        return SPREAD * (QUICK * self.spread).exp()
+
+    def _share_out(self, noise: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """How the members stray (members, 2), and the noise of the forecaster."""
+        if noise is None or self.spread is None:
+            return None, noise
+        strays, own = noise.tensor_split([2], dim=2)
+        # All over the grid and at all leads the same.
+        return self._deviation * strays[:, 0, :, 0, 0].clamp(-FARTHEST, FARTHEST), own if own.shape[2] else None
+
+    def _bring_history(self, frames: Frames, paths: Trajectories, windows: Windows) -> Tensor:
         """The history as the air at the reference time saw it; static fields stay where they are."""
         inputs, past = self.layout.inputs, frames.shape[1] - 1
         values, others = frames.tensor_split([inputs], dim=2)
         masks = others[:, :, :inputs] > 0.5 if self.layout.masks else None
-        here = windows.here.inside(windows.read) if windows else (slice(None), slice(None))
+        here = windows.here.inside(windows.read)
         carried, there = [values[:, -1:, :, *here]], [] if masks is None else [masks[:, -1:, :, *here]]
-        for back, points in enumerate(paths.points(past, windows.here if windows else None), start=1):
+        for back, moved in enumerate(paths.passed(past, windows.here) if past else (), start=1):
             one = slice(past - back, past - back + 1)
-            at = within(points, paths.size, windows.read) if windows else points
+            at = places(moved, windows.here, windows.read)
             value, known = interpolate(values[:, one], at[:, None], observed=None if masks is None else masks[:, one])
             carried.insert(0, value)
             there.insert(0, known)
@@ -133,24 +154,36 @@ class Lagrangian(nn.Module):
             parts.append(torch.cat(there, dim=1).to(frames.dtype))
         return torch.cat([*parts, others[:, :, inputs if self.layout.masks else 0 :, *here]], dim=2)
 
-    def draw_noise(self, frames: Frames, horizon: int, **how: Any) -> Noise | None:
-        """The noise of the forecaster, in the moving air; see `EncoderForecaster.draw_noise`."""
-        return draw_noise(self.forecaster, frames, horizon, **how)
+    def draw_noise(self, frames: Frames, horizon: int, *, members: int, seed: int, **how: Any) -> Noise | None:
+        """How members stray, 2 planes of one number each, and the noise of the forecaster in the moving air.
+
+        See `EncoderForecaster.draw_noise`; None where there are no members.
+        """
+        own = draw_noise(self.forecaster, frames, horizon, members=members, seed=seed, **how)
+        if self.spread is None:
+            return own
+        count = len(frames) * members
+        states = [np.random.SeedSequence([seed, number]).generate_state(1, np.uint64) for number in range(count)]
+        drawn = [torch.randn(2, generator=torch.Generator().manual_seed(int(state[0]))) for state in states]
+        strays = torch.stack(drawn)[:, None, :, None, None].to(frames)
+        if own is None:
+            return strays.expand(-1, horizon, -1, -1, -1)
+        return torch.cat([strays.expand(-1, horizon, -1, *own.shape[-2:]), own], dim=2)
 
 
 def follow(motion: Motion) -> Trajectories:
-    """The way of the air in a motion.
-
-    Without gradients in float64: whether the air of a pixel came from outside of the grid is a matter of a hair, and
-    must not depend on which part of the grid is looked at.
-    """
+    """The way of the air in a motion, in float64 without gradients: parts of a grid must find the same."""
     exact = not torch.is_grad_enabled() and motion.device.type != "mps"  # Apple's has no float64
     return Trajectories(motion, dtype=torch.float64 if exact else None)
 
 
-def _bring(field: Field, points: Tensor) -> Tensor:
-    """A field at points (batch, y, x, 2); 0 more than half a pixel beyond the grid."""
-    moved = F.grid_sample(field.to(points.dtype), points, padding_mode="border", align_corners=True)
-    pixels = points.new_tensor([(n - 1) / 2 for n in (field.shape[-1], field.shape[-2])])
-    inside = ((points.abs() - 1) * pixels <= 0.5).all(dim=-1)
-    return (moved * inside[:, None]).to(torch.promote_types(field.dtype, torch.float32))
+def _points(moved: Displaced, strayed: Tensor | None, windows: Windows) -> Tensor:
+    """Where in ``windows.here`` the air of ``windows.part`` comes from, for all members, those of a sample together."""
+    points = places(moved, windows.part, windows.here)
+    if strayed is None:
+        return points
+    along, across = (s.view(len(moved), -1, 1, 1, 1) for s in strayed.unbind(-1))
+    unit = moved.new_tensor([2 / max(n - 1, 1) for n in windows.here.shape[::-1]])
+    aside = torch.stack([-moved[..., 1], moved[..., 0]], dim=-1) * unit
+    members = torch.addcmul(points[:, None], (moved * unit)[:, None], along)
+    return torch.addcmul(members, aside[:, None], across).flatten(0, 1)

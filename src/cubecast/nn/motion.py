@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cubecast.errors import UsageError
-from cubecast.nn.advection import displaced, interpolate, within
+from cubecast.nn.advection import interpolate, places
 from cubecast.nn.box import Box
 from cubecast.precision import full_precision
 from cubecast.shapes import Frames, Motion, Observed
@@ -200,7 +200,8 @@ def _band_equations(values: Tensor, seen: Tensor, half: Tensor, lag: int, cells:
     source = Box(max(0, band.start - reach), min(ny, band.stop + reach), 0, nx)
     inner = slice(first - band.start, stop - band.start)
     values, seen = (a[..., source.slices[0], :] for a in (values, seen))
-    before, after = (within(displaced(s * half, band), (ny, nx), source) for s in (-1, 1))
+    moved, here = half[:, :, band].flip(1).permute(0, 2, 3, 1), Box(band.start, band.stop, 0, nx)
+    before, after = (places(sign * moved, here, source)[:, None] for sign in (-1, 1))
     earlier, known = _brought(values[:, :-lag], seen[:, :-lag], before)
     later, also = _brought(values[:, lag:], seen[:, lag:], after)
     known = known & also

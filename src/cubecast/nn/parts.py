@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, final
 
 import torch
@@ -51,39 +51,37 @@ class Parts:
         self.network, self.size, self.history, self.horizon = network, size, history, horizon
         self.multiple = inner.multiple if isinstance(inner, EncoderForecaster) else 1
         self.halo = inner.receptive_field(history, horizon) if halo is None else halo
+        self._beside = network.beside if isinstance(network, Lagrangian) else 0.0
 
-    def follow(self, frames: Iterable[tuple[Frames, Observed]]) -> list[Trajectories]:
-        """The ways of the air over the whole grid, from its frames (1, 1, output, y, x) one at a time; none: it stands.
+    def follow(self, frames: Iterable[tuple[Frames, Observed]]) -> Trajectories | None:
+        """The way of the air over the whole grid, from its frames (1, 1, output, y, x) one at a time; None: it stands.
 
         Raises:
             UsageError: fewer than 2 frames.
         """
         if not isinstance(self.network, Lagrangian):
-            return []
-        motions = [FrameByFrame(self.history, window=window) for window in self.network.windows]
+            return None
+        motion = FrameByFrame(self.history, window=self.network.window)
         for values, observed in frames:
-            for motion in motions:
-                motion.add(values, observed if self.network.layout.masks else None)
+            motion.add(values, observed if self.network.layout.masks else None)
         with torch.no_grad():
-            return [follow(motion.motion()) for motion in motions]
+            return follow(motion.motion())
 
-    def windows(self, part: Box, paths: Sequence[Trajectories]) -> Windows:
+    def windows(self, part: Box, paths: Trajectories | None) -> Windows:
         """What the forecast of a part takes."""
-        here = _hull([part, *(path.reach(self.horizon, part) for path in paths)])
+        if paths is None:
+            here = part.grown(self.halo, self.multiple, self.size)
+            return Windows(here, here, part)
+        here = paths.reach_arriving(self.horizon, part, beside=self._beside)
         here = here.grown(self.halo, self.multiple, self.size)
-        return Windows(_hull([here, *(path.reach(self.history - 1, here) for path in paths)]), here, part)
+        return Windows(paths.reach_passed(self.history - 1, here), here, part)
 
     def forecast(
-        self, frames: Frames, windows: Windows, paths: Sequence[Trajectories], noise: Noise | None = None
+        self, frames: Frames, windows: Windows, paths: Trajectories | None, noise: Noise | None = None
     ) -> Part:
         """The forecast of ``windows.part`` from frames of ``windows.read``, and noise of ``windows.here``."""
-        if paths:
+        if paths is not None:
             assert isinstance(self.network, Lagrangian)
             return self.network.forecast_part(frames, self.horizon, paths, windows=windows, noise=noise)
         output: Tensor = self.network(frames, self.horizon, *([] if noise is None else [noise]))
         return output[..., *windows.part.inside(windows.here)]
-
-
-def _hull(boxes: Sequence[Box]) -> Box:
-    """The smallest window that holds some."""
-    return Box(min(b.y0 for b in boxes), max(b.y1 for b in boxes), min(b.x0 for b in boxes), max(b.x1 for b in boxes))

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cubecast.nn.bands import kernel, smooth
+from cubecast.nn.bands import smooth
 
 FINEST = 2
-"""Side, in pixels, of the smallest cells that noise is drawn in."""
-SMOOTH = 0.75
-"""Standard deviation, in cells, of the smoothing of noise."""
+"""Side, in pixels, of the smallest cells of noise, in which it is made for all bands; pixels are interpolated."""
 AROUND = 2.0
 """Standard deviation, in those of a band's own smoothing, of the window that its strength is looked at in."""
 QUICK = 30.0
@@ -61,7 +60,7 @@ class Renewal(nn.Module):
     @property
     def multiple(self) -> int:
         """What the sides of a grid are multiples of, in pixels."""
-        return self.unit * max(self.pools)
+        return math.lcm(FINEST, self.unit * max(self.pools))
 
     @property
     def planes(self) -> int:
@@ -69,66 +68,100 @@ class Renewal(nn.Module):
         return sum(fold**2 for fold in self.folds)
 
     def forward(
-        self, mean: Tensor, parts: Sequence[Tensor], rates: Sequence[Tensor], noise: Tensor, *, rain: Tensor
-    ) -> Tensor:
-        """Members in straight space (batch, members, horizon, output, y, x).
+        self,
+        mean: Tensor,
+        parts: Sequence[Tensor],
+        rates: Sequence[Tensor],
+        noise: Tensor,
+        *,
+        straight: Tensor | None = None,
+    ) -> Iterator[Tensor]:
+        """Members in straight space, lead by lead (batch, members, output, y, x).
 
         Args:
-            mean: of the members, of the same shape.
+            mean: of the members (batch, members or 1 for all, horizon, output, y, x).
             parts: the bands of the last observed fields that fade, each (batch, output, y, x).
             rates: how fast, per step, of the same shape.
             noise: white, of variance 1 (batch, members, horizon, `planes`, rows, columns), each ``unit`` pixels apart.
-            rain: for each output, whether its model space is the logarithm of what is not below zero (output, 1, 1).
+            straight: for each output, whether its model space is not the logarithm of rain (output, 1, 1); None: none.
         """
-        amplitudes = [  # the clamp is for the slope of the root
-            (QUICK * a).exp() * smooth(p[:, None].square(), AROUND * 2.0**s).clamp(min=1e-12).sqrt()
+        strengths = [
+            (2 * QUICK * a).exp() * smooth(_shrink(p.square()), AROUND * 2.0**s / FINEST)[:, None]
             for s, (p, a) in enumerate(zip(parts, self.spread, strict=True))
         ]
-        keep = [torch.exp(-rate)[:, None] for rate in rates]
+        keep = [torch.exp(-_shrink(rate))[:, None] for rate in rates]
+        amplitudes = [power.clamp(min=1e-12).sqrt() for power in strengths]  # the clamp is for the slope of the root
         state: list[Tensor | float] = [0.0] * len(parts)
-        found = []
         for lead, one in enumerate(mean.unbind(2)):
-            fresh = self._spread_out(noise[:, :, lead], one.shape[-2:])
-            total, variance = torch.zeros_like(one), torch.full_like(one[:, :1], 1e-12)
+            fresh = self._spread_out(noise[:, :, lead], keep[0].shape[-2:])
+            total, variance = torch.zeros(()).to(one), torch.full_like(keep[0], 1e-12)
             for s, (k, new, amplitude) in enumerate(zip(keep, fresh, amplitudes, strict=True)):
                 state[s] = k * state[s] + (1 - k * k).sqrt() * new
                 total = total + amplitude * state[s]
-                variance = variance + amplitude**2 * (1 - k ** (2 * lead + 2))
-            found.append(torch.where(rain, _gamma(one.clamp(min=0), total, variance), one + total))
-        return torch.stack(found, dim=2)
+                variance = variance + strengths[s] * (1 - k ** (2 * lead + 2))
+            size = one.shape[-2:]
+            standard, spread = _enlarge(total / variance.sqrt(), size), _enlarge(variance, size).sqrt()
+            members = _gamma(one.clamp(min=0), standard, spread)
+            yield members if straight is None else torch.where(straight, one + standard * spread, members)
 
     def _spread_out(self, noise: Tensor, size: Sequence[int]) -> list[Tensor]:
-        """Smooth noise of variance 1 for each band (batch, members, 1, y, x) from the planes of a lead."""
+        """Smooth noise for each band on the grid of `FINEST` (batch, members, 1, y, x) from the planes of a lead.
+
+        Its variance is 1 once it is interpolated to pixels.
+        """
         found = []
         planes = noise.flatten(0, 1).split([fold**2 for fold in self.folds], dim=1)
         for white, fold, pool in zip(planes, self.folds, self.pools, strict=True):
             cells = _smooth_noise(F.avg_pool2d(F.pixel_shuffle(white, fold), pool) * pool)
-            factor = self.unit * pool // fold
+            factor = self.unit * pool / fold / FINEST
             wide = F.interpolate(cells, scale_factor=factor, mode="bilinear") / _deviation(factor)
             found.append(wide[..., : size[0], : size[1]].unflatten(0, noise.shape[:2]))
         return found
 
 
+def _shrink(fields: Tensor) -> Tensor:
+    """Means over the cells of `FINEST`."""
+    return F.avg_pool2d(fields, FINEST, ceil_mode=True, count_include_pad=False)
+
+
+def _enlarge(fields: Tensor, size: Sequence[int]) -> Tensor:
+    """From the grid of `FINEST` to pixels, the first ``size`` of them."""
+    wide = F.interpolate(fields.flatten(0, -4), scale_factor=FINEST, mode="bilinear")
+    return wide[..., : size[0], : size[1]].unflatten(0, fields.shape[:-3])
+
+
 def _smooth_noise(white: Tensor) -> Tensor:
-    """White noise of variance 1, smoothed; its variance is 1 again, up to the edges."""
-    weights = kernel(SMOOTH).to(white).square()[None, None]
-    powers = [F.conv1d(white.new_ones(1, 1, n), weights, padding="same")[0, 0] for n in white.shape[-2:]]
-    return smooth(white, SMOOTH, beyond="constant") / torch.outer(*powers).sqrt()
+    """White noise of variance 1, summed over 3 x 3 cells; its variance is 1 again, up to the edges."""
+    rows, columns = white.shape[-2:]
+    count = [_three(white.new_ones(n), 0) for n in (rows, columns)]
+    return _three(_three(white, 2), 3) / torch.outer(*count).sqrt()
 
 
-def _gamma(mean: Tensor, total: Tensor, variance: Tensor) -> Tensor:
-    c = (variance.sqrt() / mean.clamp(min=1e-6)).clamp(1e-3, MOST)
+def _three(fields: Tensor, axis: int) -> Tensor:
+    """Sums of each value and its two neighbours along an axis; there is nothing beyond the ends."""
+    total, size = fields.clone(), fields.shape[axis]
+    if size > 1:
+        total.narrow(axis, 1, size - 1).add_(fields.narrow(axis, 0, size - 1))
+        total.narrow(axis, 0, size - 1).add_(fields.narrow(axis, 1, size - 1))
+    return total
+
+
+def _gamma(mean: Tensor, standard: Tensor, spread: Tensor) -> Tensor:
+    """Gamma variates of a mean and a standard deviation, from normal ones."""
+    c = (spread / mean.clamp(min=1e-6)).clamp(1e-3, MOST)
     a, b = 1 - c.square() / 9, c / 3
     r = a / b
     below, density = torch.special.ndtr(r), torch.exp(-r.square() / 2) / math.sqrt(2 * math.pi)
     power = (a**3 + 3 * a * b**2) * below + (a**2 * b + 2 * b**3) * density
-    return mean * (a + b * total / variance.sqrt()).clamp(min=0) ** 3 / power
+    return (a + b * standard).clamp(min=0) ** 3 * (mean / power)
 
 
-def _deviation(factor: int) -> float:
-    """Of smoothed noise of variance 1 that was interpolated to cells ``factor`` times as small."""
-    weights = kernel(SMOOTH)
-    alike = (weights[1:] * weights[:-1]).sum() / weights.square().sum()
-    place = ((torch.arange(factor) + 0.5) / factor - 0.5) % 1
+@cache
+def _deviation(factor: float) -> float:
+    """Of smoothed noise of variance 1 that was interpolated to cells ``factor`` times as small, and then to pixels."""
+    line = F.interpolate(torch.eye(64)[None], scale_factor=factor, mode="linear")
+    line = F.interpolate(line, scale_factor=FINEST, mode="linear")[0]  # each row: what a cell gives to the pixels
+    smoothed = _three(line.T, 1) / math.sqrt(3)
+    inside = smoothed[len(smoothed) // 4 : len(smoothed) * 3 // 4]
     # The variance of an interpolated value along one axis; of both it is the product, whose root is the deviation.
-    return float((1 - 2 * place * (1 - place) * (1 - alike)).mean())
+    return float(inside.square().sum(dim=1).mean())

@@ -106,7 +106,7 @@ class Pointwise(Scaling):
 
 
 def _mapped(da: xr.DataArray, values: Any, to: str) -> xr.DataArray:
-    return da.copy(data=values.astype(np.float32)).assign_attrs(units=to)
+    return da.copy(data=values.astype(np.float32, copy=False)).assign_attrs(units=to)
 
 
 def floating(values: Any) -> Any:
