@@ -37,17 +37,15 @@ from train_weights import REPEAT, VALIDATION, command, configure, generate, mach
 
 log = logging.getLogger(__name__)
 
-SINGLE: dict[str, Any] = {"noise_channels": 0, **{f"loss.{k}": v for k, v in PRESETS["rain"]["loss"].items()}}
-PLAIN: dict[str, Any] = {"cell": "conv_lstm", "coordinates": "eulerian", "bands": 1, "motions": 1, **SINGLE}
+SINGLE: dict[str, Any] = {"renewal": False, **{f"loss.{k}": v for k, v in PRESETS["rain"]["loss"].items()}}
+PLAIN: dict[str, Any] = {"cell": "conv_lstm", "coordinates": "eulerian", "bands": 1, **SINGLE}
 VARIANTS: dict[str, dict[str, Any]] = {
     "conv_lstm": PLAIN,
     "conv_gru": {**PLAIN, "cell": "conv_gru"},
     "traj_gru": {**PLAIN, "cell": "traj_gru"},
     "lagrangian": {**PLAIN, "coordinates": "lagrangian"},
     "lagrangian+bands": {**PLAIN, "coordinates": "lagrangian", "bands": 6},
-    # Noise and loss of the recipe for the shipped weights.
-    "lagrangian+bands+members": {"cell": "conv_lstm", "coordinates": "lagrangian", "bands": 6, "motions": 1},
-    "lagrangian+bands+members+motions": {"cell": "conv_lstm", "coordinates": "lagrangian", "bands": 6, "motions": 2},
+    "lagrangian+bands+members": {},  # the recipe for the shipped weights
 }
 """What is set over the recipe; the first three in the coordinates of the grid."""
 BASELINE = "extrapolation"

@@ -59,8 +59,7 @@ class DataConfig(_Strict):
     flips: bool = False
     """Mirror and transpose training samples at random (rain does not know left from right; weather at large does)."""
     negate: bool = False
-    """Change the sign of training samples in model space at random: a warm anomaly is as likely as its cold mirror
-    image, and a short record then teaches how anomalies change, not which ones there were."""
+    """Change the sign of training samples in model space at random: warm anomalies are as likely as cold ones."""
     shuffle_blocks: Positive = 16
     """How many places of the data are mixed in a shuffle (fewer where memory says so)."""
     prefetch: Annotated[int, Field(ge=0)] = 2
@@ -105,10 +104,9 @@ class ModelConfig(_Strict):
     bands: Positive = 1
     """residual: fields are kept in this many bands of scale, each for itself (1: as a whole)."""
     noise_channels: Annotated[int, Field(ge=0)] = 0
-    """Planes of white noise given to each layer of the forecaster: it then forecasts members of an ensemble, and is
-    trained with the loss crps. 0: none."""
+    """Planes of white noise given to each layer of the forecaster: it then forecasts members. 0: none."""
     renewal: bool = False
-    """bands above 1: members, too, from noise that takes the place of what fades; the network runs once for all."""
+    """bands above 1: members from noise that takes the place of what fades; the network runs once for all."""
     mask_channel: bool = True
     """Give the network the mask of observed values as further channels."""
     position: bool = False
@@ -194,8 +192,7 @@ class TrainingConfig(_Strict):
     patience: Positive | None = 10
     """Epochs without a better validation loss before it stops; None: never."""
     refit: bool = False
-    """For short records, where a year or two that validate say little of which epoch is best: after the validated
-    training train anew on training and validation part together, for all epochs, and keep these weights."""
+    """For short records: after the validated training train anew on all data for all epochs, and keep these weights."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 autocast where the hardware multiplies it (CUDA, AMX, AVX512-BF16), else fp32. Forecasts take it, too,
     unless they are asked for in another."""
@@ -204,8 +201,7 @@ class TrainingConfig(_Strict):
     tensorboard: bool = False
     """Write TensorBoard events beside the CSV log (needs the extra cubecast[tensorboard])."""
     deterministic: bool = False
-    """Take only algorithms that give the same bits each time, or stop where there is none: for CUDA, where it costs
-    speed. On a CPU training is so in any case, on the same machine with the same number of threads."""
+    """For CUDA: only algorithms that give the same bits each time, at a cost. On a CPU training is so anyway."""
     seed: Annotated[int, Field(ge=0)] = 0
 
 

@@ -44,8 +44,8 @@ def extrapolation(
     """The last frame, carried along the motion of the history: f(t + l) = x(t) at the place where the air was at t.
 
     The motion comes from the last ``history`` frames (`cubecast.nn.motion.estimate_motion`), of the logarithm for rain
-    and of standardised values for other fields, and stands still; each variable has its own. Rain neither grows nor
-    decays. Missing is what comes from outside of the grid or was missing at the reference time
+    and of standardised values for other fields; each variable has its own. The air keeps its motion, and rain neither
+    grows nor decays. Missing is what comes from outside of the grid or was missing at the reference time
     (`cubecast.nn.advection.advect`).
 
     Args:

@@ -155,7 +155,7 @@ class Nowcaster:
             static: the static fields that the model was trained with, on this cube's grid.
             device: where to compute; None: the configured device.
             precision: fp32, bf16 or auto (bf16 where the hardware multiplies it); None: as configured for training.
-            members: realizations, of a model with noise_channels; None: one forecast, of such a model their mean.
+            members: realizations, of a model that has them; None: one forecast, of such a model their mean.
             seed: of the members; each reference time has noise of its own.
             memory: that the process may take, in bytes or as ``2GB``; None: 4GB. A grid that needs more is forecast in
                 tiles, with the same result but for rounding; where the result itself is too large, it is lazy

@@ -34,18 +34,16 @@ def test_variants_have_about_as_many_parameters_and_differ_in_what_they_say(scri
     assert max(np.abs(np.array(counts) / counts[0] - 1)) < 0.05
     assert {c.training for c in configs.values()} == {plain.training}
     assert (plain.training.seed, plain.training.max_minutes) == (3, 2.0)
-    found = {
-        n: (c.model.cell, c.model.coordinates, c.model.bands, c.loss.kind, c.model.motions) for n, c in configs.items()
-    }
+    found = {n: (c.model.cell, c.model.coordinates, c.model.bands, c.loss.kind) for n, c in configs.items()}
     assert found == {
-        "conv_lstm": ("conv_lstm", "eulerian", 1, "balanced", 1),
-        "conv_gru": ("conv_gru", "eulerian", 1, "balanced", 1),
-        "traj_gru": ("traj_gru", "eulerian", 1, "balanced", 1),
-        "lagrangian": ("conv_lstm", "lagrangian", 1, "balanced", 1),
-        "lagrangian+bands": ("conv_lstm", "lagrangian", 6, "balanced", 1),
-        "lagrangian+bands+members": ("conv_lstm", "lagrangian", 6, "crps", 1),
-        "lagrangian+bands+members+motions": ("conv_lstm", "lagrangian", 6, "crps", 2),
+        "conv_lstm": ("conv_lstm", "eulerian", 1, "balanced"),
+        "conv_gru": ("conv_gru", "eulerian", 1, "balanced"),
+        "traj_gru": ("traj_gru", "eulerian", 1, "balanced"),
+        "lagrangian": ("conv_lstm", "lagrangian", 1, "balanced"),
+        "lagrangian+bands": ("conv_lstm", "lagrangian", 6, "balanced"),
+        "lagrangian+bands+members": ("conv_lstm", "lagrangian", 6, "crps"),
     }
+    assert [n for n, c in configs.items() if c.model.has_members] == ["lagrangian+bands+members"]
     with pytest.raises(UsageError, match="--variant: found transformer"):
         script.variant_configs(["conv_gru", "transformer"], plain)
 

@@ -202,7 +202,7 @@ class Trajectories:
 
 
 def places(moved: Displaced, box: Box, window: Box) -> Tensor:
-    """Points of ``window``, as `torch.nn.functional.grid_sample` counts them, ``moved`` away from the pixels of a box."""
+    """Points of ``window``, as `torch.nn.functional.grid_sample` has them, ``moved`` away from the pixels of a box."""
     y0, x0 = box.y0 - window.y0, box.x0 - window.x0
     y = torch.arange(y0, y0 + box.shape[0], device=moved.device, dtype=moved.dtype)
     x = torch.arange(x0, x0 + box.shape[1], device=moved.device, dtype=moved.dtype)

@@ -60,8 +60,8 @@ class EncoderForecaster(nn.Module):
     on the grid of the finest layer, serves all: a coarser layer gets its means over s x s points, times s (white noise
     of variance 1 again). So the encoder runs once for all members. Without noise (None) it is zero.
 
-    With bands and ``renewal`` noise takes the place of what fades (`cubecast.nn.renewal.Renewal`): members, too. Without
-    noise channels all of the network runs once for all of them.
+    With bands and ``renewal`` noise takes the place of what fades (`cubecast.nn.renewal.Renewal`): members, too.
+    Without noise channels all of the network runs once for all of them.
 
     Sources: Shi et al. (2015), DOI 10.48550/arXiv.1506.04214; Shi et al. (2017), DOI 10.48550/arXiv.1706.03458;
     noise as an input trained with the CRPS: Lang et al. (2024), DOI 10.48550/arXiv.2412.15832.

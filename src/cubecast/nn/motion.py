@@ -16,6 +16,7 @@ from torch import Tensor
 from cubecast.errors import UsageError
 from cubecast.nn.advection import interpolate, places
 from cubecast.nn.box import Box
+from cubecast.nn.neighbours import sum_square
 from cubecast.precision import full_precision
 from cubecast.shapes import Frames, Motion, Observed
 
@@ -157,7 +158,7 @@ def _pyramid(frames: Tensor, observed: Tensor | None, finest: int) -> list[tuple
             values, seen = F.avg_pool2d(values, 2), F.avg_pool2d(seen, 2)
         if number >= finest:
             share = _smooth(seen)
-            mean, known = _smooth(values) / share.clamp(min=1e-3), share > 0.9
+            mean, known = _smooth(values) / share.clamp(min=0.016), share > 0.9 * 16
             levels.append((mean.unflatten(0, frames.shape[:2]), known.unflatten(0, frames.shape[:2])))
     return levels
 
@@ -172,10 +173,8 @@ def _plan(coarsest: bool, finest: bool) -> list[tuple[bool, tuple[int, ...]]]:
 
 
 def _smooth(fields: Tensor) -> Tensor:
-    """Weights 1 2 1 along y and x."""
-    side = fields.new_tensor([0.25, 0.5, 0.25])
-    kernel = (side[:, None] * side).expand(fields.shape[1], 1, 3, 3)
-    return F.conv2d(fields, kernel, padding=1, groups=fields.shape[1])
+    """Sums with the weights 1 2 1 along y and x."""
+    return sum_square(fields, middle=2.0)
 
 
 def _normal_equations(values: Tensor, seen: Tensor, motion: Tensor, lag: int) -> Tensor:
@@ -205,7 +204,7 @@ def _band_equations(values: Tensor, seen: Tensor, half: Tensor, lag: int, cells:
     earlier, known = _brought(values[:, :-lag], seen[:, :-lag], before)
     later, also = _brought(values[:, lag:], seen[:, lag:], after)
     known = known & also
-    sure = (1 - F.max_pool2d((~known).to(values.dtype), 3, stride=1, padding=1))[..., inner, :]
+    sure = (sum_square((~known).to(values.dtype)) == 0)[..., inner, :]
     pairs = values.shape[1] - lag
     weight = sure * _recent(pairs, values).repeat_interleave(values.shape[2])[:, None, None]
     dy, dx = (g[..., inner, :] for g in _gradient((earlier + later) * (lag / 2)))

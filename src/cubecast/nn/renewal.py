@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cubecast.nn.bands import smooth
+from cubecast.nn.neighbours import sum_square, sum_three
 
 FINEST = 2
 """Side, in pixels, of the smallest cells of noise, in which it is made for all bands; pixels are interpolated."""
@@ -132,18 +133,8 @@ def _enlarge(fields: Tensor, size: Sequence[int]) -> Tensor:
 
 def _smooth_noise(white: Tensor) -> Tensor:
     """White noise of variance 1, summed over 3 x 3 cells; its variance is 1 again, up to the edges."""
-    rows, columns = white.shape[-2:]
-    count = [_three(white.new_ones(n), 0) for n in (rows, columns)]
-    return _three(_three(white, 2), 3) / torch.outer(*count).sqrt()
-
-
-def _three(fields: Tensor, axis: int) -> Tensor:
-    """Sums of each value and its two neighbours along an axis; there is nothing beyond the ends."""
-    total, size = fields.clone(), fields.shape[axis]
-    if size > 1:
-        total.narrow(axis, 1, size - 1).add_(fields.narrow(axis, 0, size - 1))
-        total.narrow(axis, 0, size - 1).add_(fields.narrow(axis, 1, size - 1))
-    return total
+    count = sum_square(white.new_ones(white.shape[-2:]))
+    return sum_square(white) / count.sqrt()
 
 
 def _gamma(mean: Tensor, standard: Tensor, spread: Tensor) -> Tensor:
@@ -161,7 +152,7 @@ def _deviation(factor: float) -> float:
     """Of smoothed noise of variance 1 that was interpolated to cells ``factor`` times as small, and then to pixels."""
     line = F.interpolate(torch.eye(64)[None], scale_factor=factor, mode="linear")
     line = F.interpolate(line, scale_factor=FINEST, mode="linear")[0]  # each row: what a cell gives to the pixels
-    smoothed = _three(line.T, 1) / math.sqrt(3)
+    smoothed = sum_three(line.T, 1) / math.sqrt(3)
     inside = smoothed[len(smoothed) // 4 : len(smoothed) * 3 // 4]
     # The variance of an interpolated value along one axis; of both it is the product, whose root is the deviation.
     return float(inside.square().sum(dim=1).mean())
