@@ -253,7 +253,7 @@ def test_an_ensemble_is_saved_and_loaded(ensemble, rain, tmp_path):
 
 
 def test_members_of_a_model_without_noise_are_refused(model, ensemble, rain):
-    with pytest.raises(UsageError, match="0 noise channels"):
+    with pytest.raises(UsageError, match="of a model without members"):
         model.predict(rain(20), members=3)
     with pytest.raises(UsageError, match="members"):
         ensemble.predict(rain(20), members=0)

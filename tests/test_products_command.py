@@ -12,7 +12,7 @@ from cubecast import Nowcaster
 from cubecast.__main__ import main
 from cubecast.write import read_forecast, write_cube
 
-REMEDY = ["noise_channels=4", "loss.kind=crps"]
+REMEDY = ["renewal=true", "loss.kind=crps"]
 
 
 @pytest.fixture(scope="module")

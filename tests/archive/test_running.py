@@ -197,7 +197,7 @@ def test_ensembles_on_grids_that_memory_does_not_hold_go_in_tiles(run, models, r
     tiles, whole = read_forecast(tmp_path / "tiles.zarr"), read_forecast(path)
     assert whole.sizes["realization"] == 2
     assert tiles["rainfall_rate"].chunks != whole["rainfall_rate"].chunks
-    xr.testing.assert_allclose(tiles.drop_vars("fingerprint"), whole, atol=1e-4, rtol=1e-4)
+    xr.testing.assert_allclose(tiles.drop_vars("fingerprint"), whole, atol=1e-3, rtol=1e-4)
     expected = cubecast.Nowcaster.load(models / "other").predict(open_cube(tmp_path / "large.nc"), members=2, seed=5)
     xr.testing.assert_allclose(whole, expected, atol=1e-5, rtol=1e-5)
 
@@ -214,7 +214,7 @@ def test_several_variables_maps_and_matching(run, rain, tmp_path) -> None:
     assert counts(run(tmp_path / "two.nc", tmp_path / "out", maps=True, matched=True, **settings)) == (1, 0, 0)
     found = read_forecast(tmp_path / "out" / "nowcast_20200601T010000.nc")
     expected = cubecast.match_distribution(model.predict(cubes, at="2020-06-01T01:00"), cubes)
-    xr.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
+    xr.testing.assert_allclose(found, expected, atol=1e-3, rtol=1e-4)
     assert len(list((tmp_path / "out" / "maps" / "nowcast_20200601T010000").glob("*.png"))) >= 2
 
 

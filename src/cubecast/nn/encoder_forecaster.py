@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import product
 from typing import Any, final
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,14 +15,12 @@ from cubecast.nn.bands import reach
 from cubecast.nn.cell import Cell
 from cubecast.nn.fading import Fading
 from cubecast.nn.layout import Layout
+from cubecast.nn.members import draw_blocks
 from cubecast.nn.recurrent import RecurrentLayer
 from cubecast.shapes import Field, Forecast, Frames, Noise
 
 CellFactory = Callable[[int, int, tuple[int, int] | None], Cell]
 """``make(in_channels, hidden_channels, grid)``: the cell of one layer; ``grid`` as given, on the layer's own scale."""
-
-BLOCK = 32
-"""Side of the blocks that noise is drawn in, in points of the finest layer."""
 
 
 @final
@@ -120,10 +116,15 @@ class EncoderForecaster(nn.Module):
             self.forecaster.append(RecurrentLayer(make_cell(coarser + noise_channels, hidden, size)))
             self.up.append(_upscale(hidden, stride))
             width = hidden
-        self.head = nn.Conv2d(hidden_channels[0], layout.outputs * patch**2 * (1 + bands if residual else 1), 1)
+        self.head = nn.Conv2d(hidden_channels[0], layout.outputs * patch**2 * self._fields, 1)
         if residual:
             for parameter in self.head.parameters():
                 nn.init.zeros_(parameter)
+
+    @property
+    def _fields(self) -> int:
+        """That the head says for each output: the change, and what is kept."""
+        return 1 + (self.fading.fields if self.fading else 1) if self.residual else 1
 
     @property
     def planes(self) -> int:
@@ -154,11 +155,11 @@ class EncoderForecaster(nn.Module):
         if not self.residual:
             yield from forecast.unbind(1)
             return
-        change, keeping = forecast.tensor_split([self.layout.outputs], dim=2)
+        change, told = forecast.tensor_split([self.layout.outputs], dim=2)
         kept = (
-            self._kept(frames, keeping).unbind(1)
+            self._kept(frames, told).unbind(1)
             if self.fading is None
-            else self.fading(frames, keeping, renewing if renewing is not None and renewing.shape[2] else None)
+            else self.fading(frames, told, renewing if renewing is not None and renewing.shape[2] else None)
         )
         for one, more in zip(kept, change.unbind(1), strict=True):
             yield one + more.repeat_interleave(len(one) // len(more), dim=0)
@@ -209,17 +210,8 @@ class EncoderForecaster(nn.Module):
         planes = self.planes if renewing else self.noise_channels
         if not planes:
             return None
-        noise = torch.empty(self._noise_shape(frames, horizon, members, planes))
-        first = [n // (self.patch * self.strides[0]) for n in corner]
-        (rows, columns), shape = noise.shape[-2:], (*noise.shape[1:3], BLOCK, BLOCK)
-        for number, member in enumerate(noise):
-            for y, x in product(_blocks(first[0], rows), _blocks(first[1], columns)):
-                state = np.random.SeedSequence([seed, number, y, x]).generate_state(1, np.uint64)
-                block = torch.randn(shape, generator=torch.Generator().manual_seed(int(state[0])))
-                top, left = y * BLOCK - first[0], x * BLOCK - first[1]
-                here = member[..., max(top, 0) : top + BLOCK, max(left, 0) : left + BLOCK]
-                here.copy_(block[..., max(-top, 0) :, max(-left, 0) :][..., : here.shape[-2], : here.shape[-1]])
-        return noise.to(frames)
+        first = (corner[0] // (self.patch * self.strides[0]), corner[1] // (self.patch * self.strides[0]))
+        return draw_blocks(self._noise_shape(frames, horizon, members, planes), seed=seed, first=first).to(frames)
 
     def receptive_field(self, history: int, horizon: int) -> int:
         """How many pixels away from a pixel a frame of the history can bear on its forecast.
@@ -281,11 +273,6 @@ class EncoderForecaster(nn.Module):
         if not any(pad):
             return frames
         return _each_frame(lambda f: F.pad(f, pad, mode="replicate"), frames)
-
-
-def _blocks(first: int, count: int) -> range:
-    """The blocks of noise that hold ``count`` points from point ``first`` on."""
-    return range(first // BLOCK, -(-(first + count) // BLOCK))
 
 
 def _each_frame(function: Callable[[Tensor], Tensor], sequence: Tensor) -> Tensor:

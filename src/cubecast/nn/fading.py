@@ -57,27 +57,33 @@ class Fading(nn.Module):
         """What the corners of the windows of a grid are multiples of, in pixels."""
         return CELL if self.renewal is None else math.lcm(CELL, self.renewal.multiple)
 
-    def forward(self, frames: Frames, keeping: Tensor, noise: Tensor | None = None) -> Iterator[Field]:
+    @property
+    def fields(self) -> int:
+        """That it is told for each output: what is kept of each band, and with renewal how much there is to doubt."""
+        return self.bands + (self.renewal is not None)
+
+    def forward(self, frames: Frames, told: Tensor, noise: Tensor | None = None) -> Iterator[Field]:
         """What is kept, lead by lead, in model space (members, output, y, x).
 
         Args:
             frames: the history, 2 frames or more.
-            keeping: k (members, horizon, bands * outputs, y, x), all of the finest band first; or one for each sample.
+            told: k of each band, the finest first, then with renewal d, all outputs of each together
+                (members, horizon, `fields` * outputs, y, x); or one for each sample.
             noise: of the renewal (members, horizon, planes, rows, columns); None: the mean over it.
         """
         with full_precision(frames.device.type):
             *parts, coarse = self._split(self.layout.last_observed(frames))[:, 0].unbind(1)
             rates = (self._rates(frames) * self.pace.exp()).unbind(1)
-            each = keeping.unflatten(0, (len(frames), -1)).unflatten(3, (self.bands, -1)).float()
+            each = told.unflatten(0, (len(frames), -1)).unflatten(3, (self.fields, -1)).float()
             steps = torch.arange(1, each.shape[2] + 1, device=frames.device).view(-1, 1, 1, 1)
-            kept = 2 * each[:, :, :, -1].sigmoid() * coarse[:, None, None]
+            kept = 2 * each[:, :, :, self.bands - 1].sigmoid() * coarse[:, None, None]
             for number, (part, rate) in enumerate(zip(parts, rates, strict=True)):  # for memory
                 fading = part[:, None] * torch.exp(-steps * rate[:, None])
                 kept = kept + 2 * each[:, :, :, number].sigmoid() * fading[:, None]
         found: Iterable[Tensor] = kept.unbind(2)
         if self.renewal is not None and noise is not None:
             drawn = noise.unflatten(0, (len(frames), -1)).float()
-            found = self.renewal(kept, parts, rates, drawn, straight=self.straight)
+            found = self.renewal(kept, parts, rates, drawn, doubt=each[:, :, :, -1], straight=self.straight)
         for one in found:
             yield bend(one.flatten(0, 1), self.curvature)
 

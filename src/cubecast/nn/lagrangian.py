@@ -15,11 +15,11 @@ from cubecast.nn.box import Box, Windows
 from cubecast.nn.layout import Layout
 from cubecast.nn.members import draw_noise
 from cubecast.nn.motion import WINDOW, estimate_motion
-from cubecast.nn.renewal import QUICK
 from cubecast.shapes import Displaced, Forecast, Frames, Motion, Noise, Part
 
-SPREAD = 0.1
-"""How far members stray from the motion, before training, as a share of it (standard deviation)."""
+STRAY = 0.1
+"""How far members stray from the motion, as a share of it (standard deviation). Not learned: generated rain, which
+most of the training is on, moves otherwise, and asked for twice as much as radars do."""
 FARTHEST = 3.0
 """Standard deviations that they stray at most."""
 
@@ -45,9 +45,9 @@ class Lagrangian(nn.Module):
 
         forecast_l(x) = h_l(x + R (X_l(x) - x)),     R = (1 + a, -b; b, 1 + a)
 
-    with a and b normal of standard deviation s = `SPREAD` exp(`QUICK` spread), learned: so they move faster or slower,
-    and a little to the side, as those of STEPS do (Bowler et al. 2006, DOI 10.1256/qj.04.100). The forecaster is asked
-    once for all members where it takes no noise of its own.
+    with a and b normal of standard deviation `STRAY`: so they move faster or slower, and a little to the side, as those
+    of STEPS do (Bowler et al. 2006, DOI 10.1256/qj.04.100). The forecaster is asked once for all members where it takes
+    no noise of its own.
 
     Sources: Ritvanen et al. (2023), DOI 10.1109/JSTARS.2023.3238016; Pavlik et al. (2024),
     DOI 10.48550/arXiv.2402.10747.
@@ -62,7 +62,7 @@ class Lagrangian(nn.Module):
     def __init__(self, forecaster: nn.Module, layout: Layout, *, window: float = WINDOW, members: bool = False) -> None:
         super().__init__()
         self.forecaster, self.layout, self.window = forecaster, layout, window
-        self.spread = nn.Parameter(torch.zeros(())) if members else None
+        self.members = members
 
     def forward(self, frames: Frames, horizon: int, noise: Noise | None = None) -> Forecast:
         """Forecast ``horizon`` frames from 2 or more ``frames``, in model space.
@@ -121,20 +121,15 @@ class Lagrangian(nn.Module):
     @property
     def beside(self) -> float:
         """How far from the motion a member may stray, as a share of it."""
-        return 0.0 if self.spread is None else float(self._deviation.detach()) * FARTHEST * math.sqrt(2)
-
-    @property
-    def _deviation(self) -> Tensor:
-        assert self.spread is not None
-        return SPREAD * (QUICK * self.spread).exp()
+        return STRAY * FARTHEST * math.sqrt(2) if self.members else 0.0
 
     def _share_out(self, noise: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """How the members stray (members, 2), and the noise of the forecaster."""
-        if noise is None or self.spread is None:
+        if noise is None or not self.members:
             return None, noise
         strays, own = noise.tensor_split([2], dim=2)
         # All over the grid and at all leads the same.
-        return self._deviation * strays[:, 0, :, 0, 0].clamp(-FARTHEST, FARTHEST), own if own.shape[2] else None
+        return STRAY * strays[:, 0, :, 0, 0].clamp(-FARTHEST, FARTHEST), own if own.shape[2] else None
 
     def _bring_history(self, frames: Frames, paths: Trajectories, windows: Windows) -> Tensor:
         """The history as the air at the reference time saw it; static fields stay where they are."""
@@ -160,7 +155,7 @@ class Lagrangian(nn.Module):
         See `EncoderForecaster.draw_noise`; None where there are no members.
         """
         own = draw_noise(self.forecaster, frames, horizon, members=members, seed=seed, **how)
-        if self.spread is None:
+        if not self.members:
             return own
         count = len(frames) * members
         states = [np.random.SeedSequence([seed, number]).generate_state(1, np.uint64) for number in range(count)]

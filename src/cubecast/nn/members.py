@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cubecast.shapes import Forecast, Frames, Noise
+
+BLOCK = 32
+"""Side of the blocks that noise is drawn in, in points of its grid."""
 
 
 def draw_noise(network: nn.Module, frames: Frames, horizon: int, **how: Any) -> Noise | None:
@@ -35,3 +41,25 @@ def forecast_members(network: nn.Module, frames: Frames, horizon: int, *, member
     """``members`` forecasts of each sample, one after the other; one forecast where the network takes no noise."""
     noise = draw_noise(network, frames, horizon, members=members, seed=seed)
     return network(frames, horizon) if noise is None else network(frames, horizon, noise)
+
+
+def draw_blocks(shape: Sequence[int], *, seed: int, first: tuple[int, int]) -> Tensor:
+    """Standard normal noise (member, time, plane, rows, columns), block by block, on the CPU.
+
+    That of a window of a grid, whose first point is ``first``, is the noise of the grid there.
+    """
+    noise, (rows, columns) = torch.empty(tuple(shape)), shape[-2:]
+    for number, member in enumerate(noise):
+        for y, x in product(_blocks(first[0], rows), _blocks(first[1], columns)):
+            state = np.random.SeedSequence([seed, number, y, x]).generate_state(1, np.uint64)
+            generator = torch.Generator().manual_seed(int(state[0]))
+            block = torch.randn((*shape[1:3], BLOCK, BLOCK), generator=generator)
+            top, left = y * BLOCK - first[0], x * BLOCK - first[1]
+            here = member[..., max(top, 0) : top + BLOCK, max(left, 0) : left + BLOCK]
+            here.copy_(block[..., max(-top, 0) :, max(-left, 0) :][..., : here.shape[-2], : here.shape[-1]])
+    return noise
+
+
+def _blocks(first: int, count: int) -> range:
+    """The blocks of noise that hold ``count`` points from point ``first`` on."""
+    return range(first // BLOCK, -(-(first + count) // BLOCK))

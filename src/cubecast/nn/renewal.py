@@ -29,13 +29,14 @@ class Renewal(nn.Module):
     """Members of an ensemble around their mean, which has lost what faded.
 
         e_{s,l} = exp(-r_s) e_{s,l-1} + sqrt(1 - exp(-2 r_s)) w_{s,l},        e_{s,0} = 0
-        n_l = sum over s of a_s sigma_s e_{s,l},                              v_l = its variance
+        n_l = exp(d_l) sum over s of a_s sigma_s e_{s,l},                     v_l = its variance
         member = m_l + n_l
 
     for each band s that fades with the rate r_s: w is noise with the band's width and a variance of 1, sigma_s how
     strong the band is around a pixel in the last observed field, a_s = exp(`QUICK` spread_s), 1 before training. So a
     field that is an autoregressive process of order 1 in each band, with the rates of its history, has members which
-    differ from one another as they do from what comes. Sources: Seed (2003),
+    differ from one another as they do from what comes. Rain is not: it grows, too, and in bands that do not fade; so
+    the forecaster says how much more there is to doubt, d_l(x), 0 before training. Sources: Seed (2003),
     DOI 10.1175/1520-0450(2003)042<0381:ADASSA>2.0.CO;2; Bowler et al. (2006), DOI 10.1256/qj.04.100.
 
     Where model space is the logarithm of rain, which is not below zero and skewed, members are gamma variates with the
@@ -75,6 +76,7 @@ class Renewal(nn.Module):
         rates: Sequence[Tensor],
         noise: Tensor,
         *,
+        doubt: Tensor,
         straight: Tensor | None = None,
     ) -> Iterator[Tensor]:
         """Members in straight space, lead by lead (batch, members, output, y, x).
@@ -83,6 +85,7 @@ class Renewal(nn.Module):
             mean: of the members (batch, members or 1 for all, horizon, output, y, x).
             parts: the bands of the last observed fields that fade, each (batch, output, y, x).
             rates: how fast, per step, of the same shape.
+            doubt: d, of the shape of ``mean``.
             noise: white, of variance 1 (batch, members, horizon, `planes`, rows, columns), each ``unit`` pixels apart.
             straight: for each output, whether its model space is not the logarithm of rain (output, 1, 1); None: none.
         """
@@ -93,7 +96,7 @@ class Renewal(nn.Module):
         keep = [torch.exp(-_shrink(rate))[:, None] for rate in rates]
         amplitudes = [power.clamp(min=1e-12).sqrt() for power in strengths]  # the clamp is for the slope of the root
         state: list[Tensor | float] = [0.0] * len(parts)
-        for lead, one in enumerate(mean.unbind(2)):
+        for lead, (one, more) in enumerate(zip(mean.unbind(2), doubt.unbind(2), strict=True)):
             fresh = self._spread_out(noise[:, :, lead], keep[0].shape[-2:])
             total, variance = torch.zeros(()).to(one), torch.full_like(keep[0], 1e-12)
             for s, (k, new, amplitude) in enumerate(zip(keep, fresh, amplitudes, strict=True)):
@@ -101,7 +104,7 @@ class Renewal(nn.Module):
                 total = total + amplitude * state[s]
                 variance = variance + strengths[s] * (1 - k ** (2 * lead + 2))
             size = one.shape[-2:]
-            standard, spread = _enlarge(total / variance.sqrt(), size), _enlarge(variance, size).sqrt()
+            standard, spread = _enlarge(total / variance.sqrt(), size), _enlarge(variance, size).sqrt() * more.exp()
             members = _gamma(one.clamp(min=0), standard, spread)
             yield members if straight is None else torch.where(straight, one + standard * spread, members)
 
