@@ -113,3 +113,27 @@ def test_it_can_be_trained_where_it_is_dry() -> None:
     mean, doubt = torch.zeros(1, 1, 2, 1, 32, 32), torch.zeros(1, 1, 2, 1, 32, 32, requires_grad=True)
     together(renewal(mean, parts, rates, noise_for(renewal, 2, 2, 32), doubt=doubt)).sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in [*parts, renewal.spread, doubt])
+
+
+@pytest.mark.parametrize("coordinates", ["eulerian", "lagrangian"])
+def test_one_run_of_the_network_serves_the_members_of_each_sample(coordinates: str) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(hidden_channels=[4], patch=2, bands=3, renewal=True, coordinates=coordinates)
+    network = build_network(config, in_channels=2, out_channels=1, curvatures=[2.0]).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.01)
+    fields = torch.rand(2, 3, 1, 33, 30, generator=torch.Generator().manual_seed(1))
+    frames, calls = torch.cat([fields, torch.ones_like(fields)], dim=2), []
+    network.get_submodule("forecaster.head" if coordinates == "lagrangian" else "head").register_forward_hook(
+        lambda module, given, out: calls.append(len(out))
+    )
+    with torch.no_grad():
+        noise = draw_noise(network, frames, 3, members=4, seed=1)
+        both = network(frames, 3, noise)
+        assert calls == [2 * 3], "as many fields as samples and leads"
+        assert both.shape == (8, 3, 1, 33, 30)
+        for sample in range(2):
+            own = slice(4 * sample, 4 * sample + 4)
+            alone = network(frames[sample : sample + 1], 3, noise[own])
+            torch.testing.assert_close(both[own], alone, atol=1e-5, rtol=1e-4)
+    assert (both[0] - both[1]).abs().mean() > 1e-3
