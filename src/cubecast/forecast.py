@@ -23,7 +23,7 @@ from cubecast.shapes import Forecast, Frames, Noise, Observed
 from cubecast.steps import Step
 
 MEMBERS = 8
-"""How many members are averaged where a network with noise is asked for one forecast: four pairs of opposite noise."""
+"""How many members are averaged where a network with noise in its layers is asked for one forecast: four pairs."""
 AT_ONCE = 8
 """Members that are computed together."""
 
@@ -84,8 +84,8 @@ def possible_references(cube: xr.DataArray, *, history: int) -> Array:
 class Run:
     """What turns histories of a cube into forecasts.
 
-    Without ``members`` a network with noise gives the mean of `MEMBERS`, in the cube's units, each of which is the mean
-    over the renewal. The noise depends on ``seed`` and the reference time alone.
+    Without ``members`` a network with noise in its layers gives the mean of `MEMBERS`, in the cube's units. Neither they
+    nor the one forecast of other networks have noise for what fades, or stray from the motion. The noise depends on ``seed`` and the reference time alone.
     """
 
     network: nn.Module

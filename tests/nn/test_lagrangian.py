@@ -101,6 +101,8 @@ def test_members_stray_from_the_motion_each_its_own_way(own: bool) -> None:
     noise = network.draw_noise(observed(values), 3, members=3, seed=1)
     assert noise.shape == ((6, 3, 4, 72, 72) if own else (6, 3, 2, 1, 1))
     assert torch.equal(noise, network.draw_noise(observed(values), 3, members=3, seed=1))
+    steady = network.draw_noise(observed(values), 3, members=3, seed=1, renewing=False)
+    assert not steady.any() if own else steady is None
     noise = noise.clone()
     strays = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, -2.0], [9.0, 0.0], [-1.0, 1.0], [0.0, 0.0]])
     noise[:, :, :2] = strays[:, None, :, None, None]
@@ -124,7 +126,7 @@ class RepeatEach(Repeat):
         last = super().forward(frames, horizon)
         return last.repeat_interleave(len(noise) // len(frames), dim=0) + noise[:, :, :1]
 
-    def draw_noise(self, frames: torch.Tensor, horizon: int, *, members: int, seed: int) -> torch.Tensor:
+    def draw_noise(self, frames: torch.Tensor, horizon: int, *, members: int, seed: int, renewing: bool) -> torch.Tensor:
         return torch.zeros(len(frames) * members, horizon, 2, *frames.shape[-2:])
 
 

@@ -149,18 +149,20 @@ class Lagrangian(nn.Module):
             parts.append(torch.cat(there, dim=1).to(frames.dtype))
         return torch.cat([*parts, others[:, :, inputs if self.layout.masks else 0 :, *here]], dim=2)
 
-    def draw_noise(self, frames: Frames, horizon: int, *, members: int, seed: int, **how: Any) -> Noise | None:
+    def draw_noise(
+        self, frames: Frames, horizon: int, *, members: int, seed: int, renewing: bool = True, **how: Any
+    ) -> Noise | None:
         """How members stray, 2 planes of one number each, and the noise of the forecaster in the moving air.
 
-        See `EncoderForecaster.draw_noise`; None where there are no members.
+        Without ``renewing`` they do not stray. See `EncoderForecaster.draw_noise`; None where nothing takes any.
         """
-        own = draw_noise(self.forecaster, frames, horizon, members=members, seed=seed, **how)
-        if not self.members:
+        own = draw_noise(self.forecaster, frames, horizon, members=members, seed=seed, renewing=renewing, **how)
+        if not self.members or (own is None and not renewing):
             return own
         count = len(frames) * members
         states = [np.random.SeedSequence([seed, number]).generate_state(1, np.uint64) for number in range(count)]
         drawn = [torch.randn(2, generator=torch.Generator().manual_seed(int(state[0]))) for state in states]
-        strays = torch.stack(drawn)[:, None, :, None, None].to(frames)
+        strays = (torch.stack(drawn) * renewing)[:, None, :, None, None].to(frames)
         if own is None:
             return strays.expand(-1, horizon, -1, -1, -1)
         return torch.cat([strays.expand(-1, horizon, -1, *own.shape[-2:]), own], dim=2)
