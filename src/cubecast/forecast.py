@@ -84,8 +84,9 @@ def possible_references(cube: xr.DataArray, *, history: int) -> Array:
 class Run:
     """What turns histories of a cube into forecasts.
 
-    Without ``members`` a network with noise in its layers gives the mean of `MEMBERS`, in the cube's units. Neither they
-    nor the one forecast of other networks have noise for what fades, or stray from the motion. The noise depends on ``seed`` and the reference time alone.
+    Without ``members`` a network with noise in its layers gives the mean of `MEMBERS`, in the cube's units; there is
+    neither noise for what fades, then, nor do they stray from the motion. The noise depends on ``seed`` and the
+    reference time alone.
     """
 
     network: nn.Module

@@ -18,11 +18,11 @@ from torch import nn
 
 from cubecast.channels import Array
 from cubecast.errors import UsageError
-from cubecast.forecast import AT_ONCE, Run, run_whole
+from cubecast.forecast import AT_ONCE, MEMBERS, Run, run_whole
 from cubecast.nn import Lagrangian, count_bytes
 from cubecast.nn.advection import Trajectories
 from cubecast.nn.box import Box
-from cubecast.nn.motion import BAND
+from cubecast.nn.motion import BAND, finest_level
 from cubecast.nn.parts import Parts
 from cubecast.progress import Progress
 from cubecast.shapes import Forecast, Noise
@@ -258,12 +258,12 @@ def _weights(tile: slice, end: int) -> Array:
 
 def _bytes_a_pixel(run: Run) -> float:
     """What a forecast takes for each pixel that it is made of."""
-    side, members = SMALLEST // 2, min(AT_ONCE, run.members or AT_ONCE)
+    side, how = SMALLEST // 2, {"members": min(AT_ONCE, run.members or MEMBERS), "renewing": run.members is not None}
     shape = (1, run.history, run.channels.count_in, side, side)
-    known = _BYTES.setdefault(run.network, {})
-    if (shape, run.horizon, members) not in known:
-        known[shape, run.horizon, members] = count_bytes(run.network, shape, run.horizon, members=members)
-    return SLACK * known[shape, run.horizon, members] / side**2
+    known, key = _BYTES.setdefault(run.network, {}), (shape, run.horizon, *how.values())
+    if key not in known:
+        known[key] = count_bytes(run.network, shape, run.horizon, **how)
+    return SLACK * known[key] / side**2
 
 
 def _bytes_for_motion(run: Run) -> float:
@@ -271,7 +271,8 @@ def _bytes_for_motion(run: Run) -> float:
     if not isinstance(run.network, Lagrangian):
         return 0
     (ny, nx), frames = run.size, run.history * len(run.names)
-    return ny * nx * (frames * (4 + 1) / 4 * 4 / 3 + 32) + 80 * min(BAND, frames * ny * nx / 4)
+    share = 4.0 ** -finest_level(run.network.window, run.size)
+    return ny * nx * (frames * (4 + 1) * share * 4 / 3 + 32) + 80 * min(BAND, frames * ny * nx * share)
 
 
 def _rounded(side: float) -> int:

@@ -126,7 +126,9 @@ class RepeatEach(Repeat):
         last = super().forward(frames, horizon)
         return last.repeat_interleave(len(noise) // len(frames), dim=0) + noise[:, :, :1]
 
-    def draw_noise(self, frames: torch.Tensor, horizon: int, *, members: int, seed: int, renewing: bool) -> torch.Tensor:
+    def draw_noise(
+        self, frames: torch.Tensor, horizon: int, *, members: int, seed: int, renewing: bool
+    ) -> torch.Tensor:
         return torch.zeros(len(frames) * members, horizon, 2, *frames.shape[-2:])
 
 

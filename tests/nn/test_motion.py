@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from cubecast.errors import UsageError
+from cubecast.nn import motion as motion_module
 from cubecast.nn.motion import estimate_motion
 from cubecast.sources.synthetic import Flow, generate_rain, motion
 
@@ -141,6 +142,20 @@ def test_half_precision_around_it_changes_nothing():
         inside = estimate_motion(frames)
     assert inside.dtype == torch.float32
     torch.testing.assert_close(inside, estimate_motion(frames))
+
+
+def test_large_grids_are_halved_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [motion_module.finest_level(12.0, (n, 2 * n)) for n in (640, 2048, 2049, 3500, 8000)] == [0, 0, 1, 1, 2]
+    assert motion_module.finest_level(60.0, (640, 640)) == 2
+    frames = torch.from_numpy(np.log1p(generate_rain(frames=4, size=(128, 160), seed=2, wet_fraction=0.5).values))
+    frames = frames[None, :, None]
+    fine = estimate_motion(frames, window=12.0)
+    monkeypatch.setattr(motion_module, "LARGEST", 64 * 80)
+    coarse, one_by_one = estimate_motion(frames, window=12.0), motion_module.FrameByFrame(4, window=12.0)
+    assert 0 < (coarse - fine).norm(dim=1).mean() < 0.15 * fine.norm(dim=1).mean()
+    for frame in frames.unbind(1):
+        one_by_one.add(frame[:, None])
+    torch.testing.assert_close(one_by_one.motion(), coarse, atol=1e-5, rtol=1e-5)
 
 
 def test_wrong_wishes_are_refused():

@@ -39,7 +39,9 @@ def count_multiply_adds(network: nn.Module, frames_shape: tuple[int, int, int, i
     return counter.get_total_flops() // 2
 
 
-def count_bytes(network: nn.Module, frames_shape: tuple[int, int, int, int, int], horizon: int, *, members: int) -> int:
+def count_bytes(
+    network: nn.Module, frames_shape: tuple[int, int, int, int, int], horizon: int, *, members: int, **how: Any
+) -> int:
     """The most bytes of tensors that are alive at one time in a forecast, its input included.
 
     Weights are not counted, nor what a convolution needs for itself. The forecast is made, on the CPU by the reference
@@ -48,12 +50,13 @@ def count_bytes(network: nn.Module, frames_shape: tuple[int, int, int, int, int]
     Args:
         network, frames_shape, horizon: as in `count_multiply_adds`.
         members: of a network with noise.
+        how: further arguments of its ``draw_noise``.
     """
     twin = copy.deepcopy(network).cpu()
     choose_engine(twin, "reference")
     with torch.no_grad(), _Alive() as alive:
         frames = torch.zeros(frames_shape)
-        noise = draw_noise(twin, frames, horizon, members=members, seed=0)
+        noise = draw_noise(twin, frames, horizon, members=members, seed=0, **how)
         twin(frames, horizon, *([] if noise is None else [noise]))
     return alive.most
 

@@ -35,6 +35,8 @@ CELL = 4
 """Side, in pixels of a level, of the cells on which motion is solved for."""
 BAND = 2**21
 """Values of pairs of frames that are compared at once: what takes memory."""
+LARGEST = 2**23
+"""Pixels of the largest level that motion is solved on: larger grids are halved first, for memory."""
 COARSEST = 24
 """Levels are halved as long as their shorter side keeps this many pixels."""
 
@@ -69,7 +71,9 @@ def estimate_motion(frames: Frames, observed: Observed | None = None, *, window:
     # In half precision the normal equations would cancel.
     with full_precision(frames.device.type):
         exact = frames if frames.dtype == torch.float64 else frames.float()
-        return _solve_levels(_pyramid(exact, observed, _finest(window)), frames.shape[-2:], window)
+        return _solve_levels(
+            _pyramid(exact, observed, finest_level(window, frames.shape[-2:])), frames.shape[-2:], window
+        )
 
 
 @final
@@ -96,7 +100,7 @@ class FrameByFrame:
         """The next frame (1, 1, channel, y, x), and where it was observed."""
         self._size = (frame.shape[-2], frame.shape[-1])
         with torch.no_grad(), full_precision(frame.device.type):
-            found = _pyramid(frame.float(), observed, _finest(self._window))
+            found = _pyramid(frame.float(), observed, finest_level(self._window, self._size))
         if not self._levels:
             shapes = [(1, self._count, *values.shape[2:]) for values, _ in found]
             self._levels = [(v.new_empty(n), k.new_empty(n)) for (v, k), n in zip(found, shapes, strict=True)]
@@ -121,15 +125,16 @@ def _check(frames: int, window: float) -> None:
         raise UsageError("window of the motion", found=window, allowed="1 pixel or more")
 
 
-def _finest(window: float) -> int:
-    """How many times frames are halved for the finest level that motion is solved on."""
+def finest_level(window: float, size: Sequence[int]) -> int:
+    """How many times frames of a grid are halved for the finest level that motion is solved on."""
     # A window is two or more cells wide on its level; finer levels than that would add time and noise.
-    return max(0, int(math.log2(max(window / (2.5 * CELL), 1))))
+    wide = int(math.log2(max(window / (2.5 * CELL), 1)))
+    return max(wide, math.ceil(math.log(max(math.prod(size) / LARGEST, 1), 4)))
 
 
 def _solve_levels(levels: list[tuple[Tensor, Tensor]], size: Sequence[int], window: float) -> Motion:
     """The motion on a grid of ``size`` from the levels of a pyramid, finest first; they are let go on the way."""
-    finest, count = _finest(window), len(levels)
+    finest, count = finest_level(window, size), len(levels)
     width = window / (CELL * 2**finest)
     motion = levels[0][0].new_zeros(levels[0][0].shape[0], 2, 1, 1)
     for number in range(count):
