@@ -116,6 +116,7 @@ class Trajectories:
         Raises:
             UsageError: steps below 1.
         """
+        box = box or Box.whole(self.size)
         return self._between_nodes(self._followed(steps, *self._nodes_of(box)), box)
 
     def passed(self, steps: int, box: Box | None = None) -> Iterator[Displaced]:
@@ -124,6 +125,7 @@ class Trajectories:
         Raises:
             UsageError: steps below 1.
         """
+        box = box or Box.whole(self.size)
         return self._between_nodes(self._traced(steps, *self._nodes_of(box)), box)
 
     def reach_arriving(self, steps: int, box: Box, *, beside: float = 0.0) -> Box:
@@ -156,11 +158,9 @@ class Trajectories:
         nodes = self._velocity.shape[2:]
         return (nodes[0] - 1) / max(self.size[0] - 1, 1), (nodes[1] - 1) / max(self.size[1] - 1, 1)
 
-    def _nodes_of(self, box: Box | None) -> tuple[slice, slice]:
+    def _nodes_of(self, box: Box) -> tuple[slice, slice]:
         """The nodes around a window."""
         ny, nx = self._velocity.shape[2:]
-        if box is None:
-            return slice(0, ny), slice(0, nx)
         y, x = self._density
         rows = slice(math.floor(box.y0 * y), min(ny, math.ceil((box.y1 - 1) * y) + 1))
         return rows, slice(math.floor(box.x0 * x), min(nx, math.ceil((box.x1 - 1) * x) + 1))
@@ -189,13 +189,12 @@ class Trajectories:
 
     def _at(self, pixels: Tensor) -> Tensor:
         """The velocity at places, those beyond the grid as at its edge."""
-        unit = pixels.new_tensor([2 / max(n - 1, 1) for n in self.size[::-1]])
-        found = F.grid_sample(self._velocity, pixels * unit - 1, padding_mode="border", align_corners=True)
+        at = pixels * pixel(self.size, pixels) - 1
+        found = F.grid_sample(self._velocity, at, padding_mode="border", align_corners=True)
         return found.permute(0, 2, 3, 1)
 
-    def _between_nodes(self, ways: Iterator[Tensor], box: Box | None) -> Iterator[Tensor]:
+    def _between_nodes(self, ways: Iterator[Tensor], box: Box) -> Iterator[Tensor]:
         rows, columns = self._nodes_of(box)
-        box = box or Box.whole(self.size)
         for way in ways:
             along_y = _between(way.to(self._dtype), 1, (box.y0, box.y1), rows.start, self._density[0])
             yield _between(along_y, 2, (box.x0, box.x1), columns.start, self._density[1])
@@ -206,9 +205,14 @@ def places(moved: Displaced, box: Box, window: Box) -> Tensor:
     y0, x0 = box.y0 - window.y0, box.x0 - window.x0
     y = torch.arange(y0, y0 + box.shape[0], device=moved.device, dtype=moved.dtype)
     x = torch.arange(x0, x0 + box.shape[1], device=moved.device, dtype=moved.dtype)
-    ny, nx = (2 / max(n - 1, 1) for n in window.shape)
-    start = torch.stack(torch.broadcast_tensors(nx * x - 1, (ny * y - 1)[:, None]), dim=-1)
-    return torch.addcmul(start, moved, moved.new_tensor([nx, ny]))
+    unit = pixel(window.shape, moved)
+    start = torch.stack(torch.broadcast_tensors(unit[0] * x - 1, (unit[1] * y - 1)[:, None]), dim=-1)
+    return torch.addcmul(start, moved, unit)
+
+
+def pixel(size: tuple[int, int], like: Tensor) -> Tensor:
+    """The size of a pixel of a grid (y, x), along x and y, as `torch.nn.functional.grid_sample` counts."""
+    return like.new_tensor([2 / max(n - 1, 1) for n in reversed(size)])
 
 
 def _extent(pixels: Tensor, beside: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any, final
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cubecast.nn.advection import Trajectories, interpolate, places
+from cubecast.nn.advection import Trajectories, interpolate, pixel, places
 from cubecast.nn.box import Box, Windows
 from cubecast.nn.layout import Layout
-from cubecast.nn.members import draw_noise
+from cubecast.nn.members import draw_noise, draw_normal
 from cubecast.nn.motion import WINDOW, estimate_motion
 from cubecast.shapes import Displaced, Forecast, Frames, Motion, Noise, Part
 
@@ -159,9 +158,7 @@ class Lagrangian(nn.Module):
         own = draw_noise(self.forecaster, frames, horizon, members=members, seed=seed, renewing=renewing, **how)
         if not self.members or (own is None and not renewing):
             return own
-        count = len(frames) * members
-        states = [np.random.SeedSequence([seed, number]).generate_state(1, np.uint64) for number in range(count)]
-        drawn = [torch.randn(2, generator=torch.Generator().manual_seed(int(state[0]))) for state in states]
+        drawn = [draw_normal([2], [seed, number]) for number in range(len(frames) * members)]
         strays = (torch.stack(drawn) * renewing)[:, None, :, None, None].to(frames)
         if own is None:
             return strays.expand(-1, horizon, -1, -1, -1)
@@ -180,7 +177,7 @@ def _points(moved: Displaced, strayed: Tensor | None, windows: Windows) -> Tenso
     if strayed is None:
         return points
     along, across = (s.view(len(moved), -1, 1, 1, 1) for s in strayed.unbind(-1))
-    unit = moved.new_tensor([2 / max(n - 1, 1) for n in windows.here.shape[::-1]])
+    unit = pixel(windows.here.shape, moved)
     aside = torch.stack([-moved[..., 1], moved[..., 0]], dim=-1) * unit
     members = torch.addcmul(points[:, None], (moved * unit)[:, None], along)
     return torch.addcmul(members, aside[:, None], across).flatten(0, 1)

@@ -43,6 +43,12 @@ def forecast_members(network: nn.Module, frames: Frames, horizon: int, *, member
     return network(frames, horizon) if noise is None else network(frames, horizon, noise)
 
 
+def draw_normal(shape: Sequence[int], key: Sequence[int]) -> Tensor:
+    """Standard normal numbers that depend on ``key`` alone, on the CPU: the same on every device."""
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)
+    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int(state[0])))
+
+
 def draw_blocks(shape: Sequence[int], *, seed: int, first: tuple[int, int]) -> Tensor:
     """Standard normal noise (member, time, plane, rows, columns), block by block, on the CPU.
 
@@ -51,9 +57,7 @@ def draw_blocks(shape: Sequence[int], *, seed: int, first: tuple[int, int]) -> T
     noise, (rows, columns) = torch.empty(tuple(shape)), shape[-2:]
     for number, member in enumerate(noise):
         for y, x in product(_blocks(first[0], rows), _blocks(first[1], columns)):
-            state = np.random.SeedSequence([seed, number, y, x]).generate_state(1, np.uint64)
-            generator = torch.Generator().manual_seed(int(state[0]))
-            block = torch.randn((*shape[1:3], BLOCK, BLOCK), generator=generator)
+            block = draw_normal((*shape[1:3], BLOCK, BLOCK), [seed, number, y, x])
             top, left = y * BLOCK - first[0], x * BLOCK - first[1]
             here = member[..., max(top, 0) : top + BLOCK, max(left, 0) : left + BLOCK]
             here.copy_(block[..., max(-top, 0) :, max(-left, 0) :][..., : here.shape[-2], : here.shape[-1]])
