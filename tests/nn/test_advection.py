@@ -1,5 +1,7 @@
 """Semi-Lagrangian advection: exact where it must be, and honest about what is missing."""
 
+import math
+
 import pytest
 import torch
 
@@ -101,3 +103,18 @@ def test_wrong_wishes_are_refused():
     for wrong in ({"steps": 0}, {"steps": 1, "spacing": 0}):
         with pytest.raises(UsageError, match="found 0; allowed: 1 or more"):
             trajectories(motion, **wrong)
+
+
+def test_far_ways_are_those_of_wide_windows() -> None:
+    """Within 8 pixels the motion is 3, within 16 pixels 4, within 32 pixels 8: the way is that of 0.7 of its length."""
+    motions = [(w, uniform((40, 40), 0.0, u)) for w, u in ((32.0, 8.0), (16.0, 4.0), (8.0, 3.0))]
+    paths = Trajectories(iter(motions))
+    assert paths.speeds(Box(0, 3, 2, 7)).tolist() == [[[8.0] * 5] * 3]
+    ways = [-float(moved[0, 5, 5, 0]) / lead for lead, moved in enumerate(paths.arriving(8), start=1)]
+    assert ways[0] == pytest.approx(3.0), "5.6 pixels are less than the narrowest window"
+    place = math.log2(0.7 * 2 * 8 / 8)
+    assert ways[1] == pytest.approx(3 + place)
+    assert ways[2] == pytest.approx(4 + 4 * (math.log2(0.7 * 3 * 8 / 8) - 1))
+    assert ways[5:] == pytest.approx([8.0] * 3)
+    (back,) = paths.passed(1)
+    assert float(back[0, 5, 5, 0]) == -3.0, "the history is seen as it was"

@@ -7,7 +7,7 @@ import torch
 import xarray as xr
 from scipy.ndimage import gaussian_filter
 
-from cubecast.nn.bands import LAGS, LEAST, bend, fading_rates, split_bands, straighten
+from cubecast.nn.bands import LAGS, LEAST, bend, fading_rates, persistences, split_bands, straighten
 from cubecast.scaling.rain import LogRain
 
 
@@ -87,3 +87,14 @@ def test_what_was_not_seen_does_not_count_and_what_is_dry_stays_finite() -> None
     dry = fading_rates(torch.zeros_like(parts), seen)
     torch.testing.assert_close(dry, torch.full_like(dry, -math.log(LEAST) * 6 / 14))
     assert LAGS == 3, "the numbers of the line before"
+
+
+@pytest.mark.parametrize(("kept", "expected"), [(0.7, 0.7), (0.2, 0.2), (-0.6, 0.0)])
+def test_changes_go_on_as_they_did(kept: float, expected: float) -> None:
+    changes = fading(160, kept=(kept,), frames=6)
+    found = persistences(changes.cumsum(dim=1), torch.ones(1, 1, 160, 160))
+    torch.testing.assert_close(found, torch.full_like(found, expected), rtol=0.15, atol=0.02)
+
+
+def test_two_frames_have_one_change_of_which_nothing_is_known() -> None:
+    assert not persistences(fading(32, kept=(0.9,), frames=2), torch.ones(1, 1, 32, 32)).any()

@@ -6,7 +6,7 @@ import torch
 
 from cubecast.errors import UsageError
 from cubecast.nn import motion as motion_module
-from cubecast.nn.motion import estimate_motion
+from cubecast.nn.motion import estimate_motion, estimate_motions
 from cubecast.sources.synthetic import Flow, generate_rain, motion
 
 
@@ -155,7 +155,21 @@ def test_large_grids_are_halved_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < (coarse - fine).norm(dim=1).mean() < 0.15 * fine.norm(dim=1).mean()
     for frame in frames.unbind(1):
         one_by_one.add(frame[:, None])
-    torch.testing.assert_close(one_by_one.motion(), coarse, atol=1e-5, rtol=1e-5)
+    *_, (window, found) = one_by_one.motions()
+    assert window == 12.0
+    torch.testing.assert_close(found, coarse, atol=1e-5, rtol=1e-5)
+
+
+def test_wider_windows_see_the_motion_of_wider_surroundings() -> None:
+    """A field that shears: 1 pixel a step on the left, 3 on the right."""
+    whole = generate_rain(frames=1, size=(128, 180), seed=4, wet_fraction=0.6).values[0]
+    parts = [np.concatenate([np.roll(whole, t, 1)[:, :90], np.roll(whole, 3 * t, 1)[:, 90:]], axis=1) for t in range(4)]
+    windows, motions = zip(*estimate_motions(logarithm(np.stack(parts)), window=12.0), strict=True)
+    assert windows == (48.0, 24.0, 12.0)
+    torch.testing.assert_close(motions[-1], estimate_motion(logarithm(np.stack(parts)), window=12.0))
+    shear = [float(m[0, 1, :, 110].mean() - m[0, 1, :, 70].mean()) for m in motions]
+    assert shear[0] < shear[1] - 0.3 < shear[2] - 0.6
+    assert shear[2] == pytest.approx(2, abs=0.3)
 
 
 def test_wrong_wishes_are_refused():

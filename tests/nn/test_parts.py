@@ -13,7 +13,7 @@ from cubecast.errors import UsageError
 from cubecast.nn import build_network, motion
 from cubecast.nn.box import Box
 from cubecast.nn.members import draw_noise
-from cubecast.nn.motion import FrameByFrame, estimate_motion
+from cubecast.nn.motion import FrameByFrame, estimate_motion, estimate_motions
 from cubecast.nn.parts import Parts
 from cubecast.sources.synthetic import generate_rain
 
@@ -116,7 +116,9 @@ def test_motion_does_not_depend_on_how_frames_come_and_in_which_bands(monkeypatc
     one_by_one = FrameByFrame(HISTORY)
     for i in range(HISTORY):
         one_by_one.add(values[:, i : i + 1], observed[:, i : i + 1])
-    torch.testing.assert_close(one_by_one.motion(), whole, atol=1e-5, rtol=1e-5)
+    for one, (window, other) in zip(one_by_one.motions(), estimate_motions(values, observed), strict=True):
+        assert one[0] == window
+        torch.testing.assert_close(one[1], other, atol=1e-5, rtol=1e-5)
     monkeypatch.setattr(motion, "BAND", 2000)
     torch.testing.assert_close(estimate_motion(values, observed), whole, atol=1e-4, rtol=1e-4)
 

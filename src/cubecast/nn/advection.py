@@ -6,7 +6,7 @@ Differentiable in fields and motion (backward passes on CUDA add in any order: r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import final
 
 import torch
@@ -32,6 +32,9 @@ SPACING = 4
 """Trajectories start at every fourth pixel or closer and are interpolated between: motion is smooth."""
 ITERATIONS = 2
 """Of the fixed point, at each lead; the next lead starts from there."""
+PART = 0.7
+"""How wide, as a part of the way that air goes, the window is that its motion is taken from. A narrow window knows the
+motion of now better, a wide one that of an hour. On radars that move 1 to 11 pixels a step this or wider is best."""
 SHARE = 0.499
 """An interpolated value is observed when more than this share of its weight is: half of it, whatever the rounding."""
 
@@ -87,16 +90,19 @@ class Trajectories:
     At the reference time the air at x moves with v(x), and each parcel keeps its velocity, before and after:
 
         k steps before it was at      x - k v(x)
-        l steps after, at x is what was at X_l(x),  X_l(x) + l v(X_l(x)) = x
+        l steps after, at x is what was at X_l(x),  X_l(x) + l v_l(X_l(x)) = x
 
     The second is solved by fixed-point iteration from lead to lead. In a field of motion that stands still the air
     would turn with each whirl that it passes; but what makes radar's whirls moves with the rain.
+
+    With motions within wider windows v_l is that within `PART` of the way l |v|, where this is wider than the
+    narrowest; |v| is within the widest, and between two windows v_l goes with the logarithm. Without, v_l is v.
 
     Outside of the grid the motion is that of the nearest pixel of its edge. Trajectories start at nodes, the first and
     last of which are pixels, and are interpolated between: motion is smooth.
 
     Args:
-        motion: pixels a step (batch, 2, y, x).
+        motions: pixels a step (batch, 2, y, x); or several, as `cubecast.nn.motion.estimate_motions` finds them.
         spacing: largest distance of nodes, in pixels.
         dtype: that trajectories are followed in; None: that of the motion.
 
@@ -104,11 +110,33 @@ class Trajectories:
         UsageError: spacing below 1.
     """
 
-    def __init__(self, motion: Motion, *, spacing: int = SPACING, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        motions: Motion | Iterable[tuple[float, Motion]],
+        *,
+        spacing: int = SPACING,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         _check_positive("spacing", spacing)
-        self.size, self._dtype = (motion.shape[2], motion.shape[3]), motion.dtype
-        nodes = tuple(math.ceil((n - 1) / spacing) + 1 for n in self.size)
-        self._velocity = _resize(motion, nodes).to(dtype or motion.dtype).flip(1)  # x first
+        at_nodes: list[Tensor] = []
+        for window, motion in [(math.inf, motions)] if isinstance(motions, Tensor) else motions:
+            self.size, self._dtype, self._window = (motion.shape[2], motion.shape[3]), motion.dtype, window
+            nodes = tuple(math.ceil((n - 1) / spacing) + 1 for n in self.size)
+            exact = None if motion.device.type == "mps" else dtype  # Apple's has no float64
+            at_nodes.insert(0, _resize(motion, nodes).to(exact or motion.dtype).flip(1))  # x first
+        self._levels = torch.cat(at_nodes, dim=1)  # the narrowest window first
+
+    @property
+    def _velocity(self) -> Tensor:
+        """At the reference time, at all nodes (batch, 2, y, x)."""
+        return self._levels[:, :2]
+
+    def speeds(self, box: Box) -> Tensor:
+        """How far the air goes in a step, within the widest window: at the pixels of a window (batch, y, x)."""
+        rows, columns = self._nodes_of(box)
+        widest = self._levels[:, -2:, rows, columns].permute(0, 2, 3, 1)
+        (way,) = self._between_nodes(iter([widest]), box)
+        return way.norm(dim=-1)
 
     def arriving(self, steps: int, box: Box | None = None) -> Iterator[Displaced]:
         """From each pixel of a window (None: of all) to where its air was 1, 2, ... ``steps`` steps before.
@@ -179,7 +207,7 @@ class Trajectories:
         start, velocity = self._places(rows, columns), self._velocity[:, :, rows, columns].permute(0, 2, 3, 1)
         for lead in range(1, steps + 1):
             for _ in range(ITERATIONS):
-                velocity = self._at(start - lead * velocity)
+                velocity = self._at(start - lead * velocity, lead)
             yield -lead * velocity
 
     def _traced(self, steps: int, rows: slice, columns: slice) -> Iterator[Tensor]:
@@ -187,11 +215,16 @@ class Trajectories:
         for back in range(1, steps + 1):
             yield -back * self._velocity[:, :, rows, columns].permute(0, 2, 3, 1)
 
-    def _at(self, pixels: Tensor) -> Tensor:
-        """The velocity at places, those beyond the grid as at its edge."""
+    def _at(self, pixels: Tensor, lead: int) -> Tensor:
+        """The velocity of air for so many steps at places, those beyond the grid as at its edge."""
         at = pixels * pixel(self.size, pixels) - 1
-        found = F.grid_sample(self._velocity, at, padding_mode="border", align_corners=True)
-        return found.permute(0, 2, 3, 1)
+        found = F.grid_sample(self._levels, at, padding_mode="border", align_corners=True).permute(0, 2, 3, 1)
+        levels = found.unflatten(-1, (-1, 2))
+        way = lead * levels[..., -1, :].norm(dim=-1, keepdim=True)
+        place = (PART * way / self._window).clamp(min=1).log2().clamp(max=levels.shape[-2] - 1)
+        number = torch.arange(levels.shape[-2], device=place.device)
+        weight = (1 - (place - number).abs()).clamp(min=0)
+        return (weight[..., None] * levels).sum(dim=-2)
 
     def _between_nodes(self, ways: Iterator[Tensor], box: Box) -> Iterator[Tensor]:
         rows, columns = self._nodes_of(box)

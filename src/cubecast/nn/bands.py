@@ -80,9 +80,37 @@ def fading_rates(parts: Tensor, seen: Tensor) -> Tensor:
     shared, power, powers = (_around(f) for f in (now * before, now.square(), before.square()))
     logs = (shared / (power * powers).sqrt().clamp(min=1e-12)).clamp(LEAST, MOST).log()
     lags = torch.arange(1, logs.shape[1] + 1, device=logs.device, dtype=logs.dtype)
-    rates = -(lags.view(-1, 1, 1, 1, 1) * logs).sum(dim=1) / lags.square().sum()
-    fine = F.interpolate(rates.flatten(1, 2), scale_factor=CELL, mode="bilinear")
-    return fine.unflatten(1, rates.shape[1:3])[..., : parts.shape[-2], : parts.shape[-1]]
+    return _to_pixels(-(lags.view(-1, 1, 1, 1, 1) * logs).sum(dim=1) / lags.square().sum(), parts)
+
+
+def persistences(parts: Tensor, seen: Tensor) -> Tensor:
+    """How much of a change of each band goes on in the next step, place by place, seen from how it did in a history.
+
+    With D_i the change of a band from time i - 1 to i, and means within a Gaussian window around x,
+
+        g(x) = sum of D_i D_{i-1} / sqrt(sum of D_i^2  sum of D_{i-1}^2),     0 where this is below 0
+
+    the correlation of changes with those before them. Noise of the radar makes it negative, growth and decay, and what
+    the motion missed, positive.
+
+    Args:
+        parts, seen: as in `fading_rates`; with 2 fields there is no change before the last, and g is 0.
+
+    Returns:
+        Between 0 and 1 (batch, band, channel, y, x).
+    """
+    changes = (parts * seen[:, None, None]).diff(dim=1)
+    if changes.shape[1] < 2:
+        return torch.zeros_like(parts[:, 0])
+    shared, power = _around((changes[:, 1:] * changes[:, :-1]).sum(dim=1)), changes.square()
+    later, earlier = (_around(p.sum(dim=1)) for p in (power[:, 1:], power[:, :-1]))
+    return _to_pixels((shared / (later * earlier).sqrt().clamp(min=1e-12)).clamp(0, 1), parts)
+
+
+def _to_pixels(cells: Tensor, like: Tensor) -> Tensor:
+    """Cells (batch, band, channel, y, x) interpolated to the pixels of a grid."""
+    fine = F.interpolate(cells.flatten(1, 2), scale_factor=CELL, mode="bilinear")
+    return fine.unflatten(1, cells.shape[1:3])[..., : like.shape[-2], : like.shape[-1]]
 
 
 def _around(fields: Tensor) -> Tensor:

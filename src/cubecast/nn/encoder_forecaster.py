@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, final
 
 import torch
@@ -48,8 +48,8 @@ class EncoderForecaster(nn.Module):
 
     The head starts at zero: untrained, the network is persistence. Keeping is a factor, so that smooth fields can fade
     what was there (damped persistence of an anomaly; rain that moves on) without drawing all its detail once more.
-    With two ``bands`` or more x is split into that many bands of scale, each of which fades as it was seen to do in the
-    history and has a keeping of its own (`cubecast.nn.fading.Fading`).
+    With two ``bands`` or more x is split into that many bands of scale, each of which fades and goes on changing as it
+    was seen to do in the history, and has a keeping of its own (`cubecast.nn.fading.Fading`).
 
     With ``noise_channels`` it forecasts members of an ensemble: at every step each forecaster layer has white noise
     as a further input, and the recurrent state makes it coherent in time, the convolutions in space. One noise, drawn
@@ -147,8 +147,14 @@ class EncoderForecaster(nn.Module):
         """
         return torch.stack(list(self.leads(frames, horizon, noise)), dim=1)
 
-    def leads(self, frames: Frames, horizon: int, noise: Noise | None = None) -> Iterator[Field]:
-        """`forward` lead by lead: many members take less memory so."""
+    def leads(
+        self, frames: Frames, horizon: int, noise: Noise | None = None, astray: Iterable[Field] | None = None
+    ) -> Iterator[Field]:
+        """`forward` lead by lead: many members take less memory so.
+
+        ``astray`` is how far, in pixels (standard deviation), what is kept may be from its place, for each lead
+        (batch, 1, y, x): bands of scale are smoothed by it.
+        """
         self._check(frames, horizon)
         own, renewing = (None, None) if noise is None else noise.tensor_split([self.noise_channels], dim=2)
         forecast = self._unrolled(frames, horizon, own)
@@ -159,7 +165,7 @@ class EncoderForecaster(nn.Module):
         kept = (
             self._kept(frames, told).unbind(1)
             if self.fading is None
-            else self.fading(frames, told, renewing if renewing is not None and renewing.shape[2] else None)
+            else self.fading(frames, told, renewing if renewing is not None and renewing.shape[2] else None, astray)
         )
         for one, more in zip(kept, change.unbind(1), strict=True):
             yield one + more.repeat_interleave(len(one) // len(more), dim=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from typing import Any, final
 
 import torch
@@ -13,12 +14,13 @@ from cubecast.nn.advection import Trajectories, interpolate, pixel, places
 from cubecast.nn.box import Box, Windows
 from cubecast.nn.layout import Layout
 from cubecast.nn.members import draw_noise, draw_normal
-from cubecast.nn.motion import WINDOW, estimate_motion
-from cubecast.shapes import Displaced, Forecast, Frames, Motion, Noise, Part
+from cubecast.nn.motion import WINDOW, estimate_motions
+from cubecast.shapes import Displaced, Field, Forecast, Frames, Motion, Noise, Part
 
-STRAY = 0.1
-"""How far members stray from the motion, as a share of it (standard deviation). Not learned: generated rain, which
-most of the training is on, moves otherwise, and asked for twice as much as radars do."""
+STRAY = 0.04
+"""How far air strays in its first step, as a share of it (standard deviation); its way is off by the power 1.5 of the
+number of steps, as that of a velocity that wanders. Not learned: generated rain, which most of the training is on,
+moves otherwise, and asked for twice as much as radars do."""
 FARTHEST = 3.0
 """Standard deviations that they stray at most."""
 
@@ -27,7 +29,7 @@ FARTHEST = 3.0
 class Lagrangian(nn.Module):
     """Any forecaster, seen from the moving air.
 
-        v = motion(f_1 ... f_T)                                        from the output variables
+        v = motion(f_1 ... f_T)                                        from the output variables, within several windows
         g_i(x) = f_i(x - (T - i) v(x))                                 the history, brought to the reference time
         h_1 ... h_H = forecaster(g_1 ... g_T)                          growth and decay, in place
         forecast_l(x) = h_l(X_l(x))                                    brought to the valid time
@@ -40,13 +42,13 @@ class Lagrangian(nn.Module):
 
     Motion is estimated, not learned, and gradients reach the forecaster through the advection.
 
-    Members of an ensemble stray from it, each its own way and all over the grid alike:
+    Air strays from it. Members of an ensemble do, each its own way and all over the grid alike:
 
-        forecast_l(x) = h_l(x + R (X_l(x) - x)),     R = (1 + a, -b; b, 1 + a)
+        forecast_l(x) = h_l(x + R_l (X_l(x) - x)),     R_l = (1 + a, -b; b, 1 + a),    a, b = sqrt(l) `STRAY` n
 
-    with a and b normal of standard deviation `STRAY`: so they move faster or slower, and a little to the side, as those
-    of STEPS do (Bowler et al. 2006, DOI 10.1256/qj.04.100). The forecaster is asked once for all members where it takes
-    no noise of its own.
+    with n normal: so they move faster or slower, and a little to the side, as those of STEPS do (Bowler et al. 2006,
+    DOI 10.1256/qj.04.100). The forecaster is asked once for all members where it takes no noise of its own. One
+    forecast is the mean over all ways: a forecaster that keeps bands of scale is told how far air may be astray.
 
     Sources: Ritvanen et al. (2023), DOI 10.1109/JSTARS.2023.3238016; Pavlik et al. (2024),
     DOI 10.48550/arXiv.2402.10747.
@@ -76,8 +78,8 @@ class Lagrangian(nn.Module):
         """
         outputs, inputs = self.layout.outputs, self.layout.inputs
         seen = frames[:, :, inputs : inputs + outputs] > 0.5 if self.layout.masks else None
-        motion = estimate_motion(frames[:, :, :outputs], seen, window=self.window)
-        return self.forecast_part(frames, horizon, follow(motion), noise=noise)
+        motions = estimate_motions(frames[:, :, :outputs], seen, window=self.window)
+        return self.forecast_part(frames, horizon, follow(motions), noise=noise)
 
     def forecast_part(
         self,
@@ -107,28 +109,31 @@ class Lagrangian(nn.Module):
         # A forecaster without noise need not know of it, and not all make leads one by one.
         given = (brought, horizon) if own is None else (brought, horizon, own)
         leads = getattr(self.forecaster, "leads", None)
-        grown = self.forecaster(*given).unbind(1) if leads is None else leads(*given)
+        astray = None if strayed is not None else _astray(paths.speeds(windows.here), horizon)
+        grown = self.forecaster(*given).unbind(1) if leads is None else leads(brought, horizon, own, astray)
         carried = []
-        for fields, moved in zip(grown, paths.arriving(horizon, windows.part), strict=True):
-            points = _points(moved, strayed, windows).to(torch.float32 if fields.itemsize < 4 else fields.dtype)
+        for lead, (fields, moved) in enumerate(zip(grown, paths.arriving(horizon, windows.part), strict=True), start=1):
+            ways = None if strayed is None else math.sqrt(lead) * strayed
+            points = _points(moved, ways, windows).to(torch.float32 if fields.itemsize < 4 else fields.dtype)
             points = points.repeat_interleave(max(1, len(fields) // len(points)), dim=0)
             fields = fields.repeat_interleave(max(1, len(points) // len(fields)), dim=0).to(points.dtype)
             # From beyond the grid comes nothing, 0.
             carried.append(F.grid_sample(fields, points, padding_mode="zeros", align_corners=True))
         return torch.stack(carried, dim=1)
 
-    @property
-    def beside(self) -> float:
+    def beside(self, horizon: int) -> float:
         """How far from the motion a member may stray, as a share of it."""
-        return STRAY * FARTHEST * math.sqrt(2) if self.members else 0.0
+        return STRAY * FARTHEST * math.sqrt(2 * horizon) if self.members else 0.0
 
     def _share_out(self, noise: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """How the members stray (members, 2), and the noise of the forecaster."""
+        """How the members stray in the first step (members, 2), None: not at all, and the noise of the forecaster."""
         if noise is None or not self.members:
             return None, noise
         strays, own = noise.tensor_split([2], dim=2)
-        # All over the grid and at all leads the same.
-        return STRAY * strays[:, 0, :, 0, 0].clamp(-FARTHEST, FARTHEST), own if own.shape[2] else None
+        strayed = STRAY * strays[:, 0, :, 0, 0].clamp(
+            -FARTHEST, FARTHEST
+        )  # all over the grid and at all leads the same
+        return strayed if strayed.any() else None, own if own.shape[2] else None
 
     def _bring_history(self, frames: Frames, paths: Trajectories, windows: Windows) -> Tensor:
         """The history as the air at the reference time saw it; static fields stay where they are."""
@@ -165,10 +170,15 @@ class Lagrangian(nn.Module):
         return torch.cat([strays.expand(-1, horizon, -1, *own.shape[-2:]), own], dim=2)
 
 
-def follow(motion: Motion) -> Trajectories:
-    """The way of the air in a motion, in float64 without gradients: parts of a grid must find the same."""
-    exact = not torch.is_grad_enabled() and motion.device.type != "mps"  # Apple's has no float64
-    return Trajectories(motion, dtype=torch.float64 if exact else None)
+def follow(motions: Iterable[tuple[float, Motion]]) -> Trajectories:
+    """The way of the air in its motions, in float64 without gradients: parts of a grid must find the same."""
+    return Trajectories(motions, dtype=None if torch.is_grad_enabled() else torch.float64)
+
+
+def _astray(speeds: Tensor, horizon: int) -> Iterator[Field]:
+    """How far air may have gone astray, in pixels, lead by lead."""
+    for lead in range(1, horizon + 1):
+        yield STRAY * lead**1.5 * speeds[:, None]
 
 
 def _points(moved: Displaced, strayed: Tensor | None, windows: Windows) -> Tensor:

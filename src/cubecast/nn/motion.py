@@ -6,7 +6,7 @@ Plain tensor operations, batched and differentiable in the frames, without rando
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import final
 
 import torch
@@ -67,20 +67,38 @@ def estimate_motion(frames: Frames, observed: Observed | None = None, *, window:
     Raises:
         UsageError: fewer than 2 frames, or a window below 1 pixel.
     """
+    *_, (_, motion) = estimate_motions(frames, observed, window=window)
+    return motion
+
+
+def estimate_motions(
+    frames: Frames, observed: Observed | None = None, *, window: float = WINDOW
+) -> Iterator[tuple[float, Motion]]:
+    """What `estimate_motion` finds on the way: the motion within wider windows, too.
+
+    Args:
+        frames, observed, window: as there.
+
+    Returns:
+        Windows in pixels and the motion within them, the widest first, each half as wide as the one before it, the last
+        as wide as ``window``.
+
+    Raises:
+        UsageError: as `estimate_motion`.
+    """
     _check(frames.shape[1], window)
     # In half precision the normal equations would cancel.
     with full_precision(frames.device.type):
         exact = frames if frames.dtype == torch.float64 else frames.float()
-        return _solve_levels(
-            _pyramid(exact, observed, finest_level(window, frames.shape[-2:])), frames.shape[-2:], window
-        )
+        levels = _pyramid(exact, observed, finest_level(window, frames.shape[-2:]))
+    return _solve_levels(levels, frames.shape[-2:], window)
 
 
 @final
 class FrameByFrame:
     """The motion of a history whose frames come one at a time; of each no more is kept than motion is solved on.
 
-    The same as `estimate_motion` of all frames, without gradients, for one sample.
+    The same as `estimate_motions` of all frames, without gradients, for one sample.
 
     Args:
         frames: how many will come.
@@ -109,13 +127,12 @@ class FrameByFrame:
                 whole[:, self._frames] = part[:, 0]
         self._frames += 1
 
-    def motion(self) -> Motion:
-        """The motion, once all frames are there."""
+    def motions(self) -> Iterator[tuple[float, Motion]]:
+        """The motions, once all frames are there."""
         assert self._size is not None
         assert self._frames == self._count
         levels, self._levels = self._levels, []
-        with torch.no_grad(), full_precision(levels[0][0].device.type):
-            return _solve_levels(levels, self._size, self._window)
+        return _solve_levels(levels, self._size, self._window)
 
 
 def _check(frames: int, window: float) -> None:
@@ -132,21 +149,26 @@ def finest_level(window: float, size: Sequence[int]) -> int:
     return max(wide, math.ceil(math.log(max(math.prod(size) / LARGEST, 1), 4)))
 
 
-def _solve_levels(levels: list[tuple[Tensor, Tensor]], size: Sequence[int], window: float) -> Motion:
-    """The motion on a grid of ``size`` from the levels of a pyramid, finest first; they are let go on the way."""
+def _solve_levels(
+    levels: list[tuple[Tensor, Tensor]], size: Sequence[int], window: float
+) -> Iterator[tuple[float, Motion]]:
+    """Windows and motions on a grid of ``size``, from the levels of a pyramid, finest first, which are let go."""
     finest, count = finest_level(window, size), len(levels)
     width = window / (CELL * 2**finest)
     motion = levels[0][0].new_zeros(levels[0][0].shape[0], 2, 1, 1)
     for number in range(count):
         values, seen = levels.pop()
-        cells = (values.shape[-2] // CELL, values.shape[-1] // CELL)
-        motion = _resize(motion, cells) * (2 if number else 1)
-        for wide, lags in _plan(number == 0, number == count - 1):
-            sums = [_normal_equations(values, seen, motion, lag) for lag in lags if lag < values.shape[1]]
-            motion = motion + _solve(torch.stack(sums).sum(dim=0), None if wide else width)
-    del values, seen
-    scale = 2**finest
-    return _resize(motion * scale, tuple(n * CELL * scale for n in motion.shape[2:]))[..., : size[0], : size[1]]
+        with full_precision(values.device.type):
+            cells = (values.shape[-2] // CELL, values.shape[-1] // CELL)
+            motion = _resize(motion, cells) * (2 if number else 1)
+            for wide, lags in _plan(number == 0, number == count - 1):
+                sums = [_normal_equations(values, seen, motion, lag) for lag in lags if lag < values.shape[1]]
+                motion = motion + _solve(torch.stack(sums).sum(dim=0), None if wide else width)
+        del values, seen
+        wider = 2 ** (count - 1 - number)
+        scale = wider * 2**finest
+        whole = _resize(motion * scale, tuple(n * CELL * scale for n in motion.shape[2:]))
+        yield window * wider, whole[..., : size[0], : size[1]]
 
 
 def _pyramid(frames: Tensor, observed: Tensor | None, finest: int) -> list[tuple[Tensor, Tensor]]:

@@ -51,7 +51,7 @@ class Parts:
         self.network, self.size, self.history, self.horizon = network, size, history, horizon
         self.multiple = inner.multiple if isinstance(inner, EncoderForecaster) else 1
         self.halo = inner.receptive_field(history, horizon) if halo is None else halo
-        self._beside = network.beside if isinstance(network, Lagrangian) else 0.0
+        self._beside = network.beside(horizon) if isinstance(network, Lagrangian) else 0.0
 
     def follow(self, frames: Iterable[tuple[Frames, Observed]]) -> Trajectories | None:
         """The way of the air over the whole grid, from its frames (1, 1, output, y, x) one at a time; None: it stands.
@@ -65,7 +65,7 @@ class Parts:
         for values, observed in frames:
             motion.add(values, observed if self.network.layout.masks else None)
         with torch.no_grad():
-            return follow(motion.motion())
+            return follow(motion.motions())
 
     def windows(self, part: Box, paths: Trajectories | None) -> Windows:
         """What the forecast of a part takes."""
