@@ -47,7 +47,7 @@ def test_members_have_the_mean_and_the_variance_that_was_lost(kind: Tensor | Non
     """Of bands of even strength 0.6 and 0.8 that fade with rates 0.2 and 0.05."""
     renewal, rates = Renewal(2, 4), [0.2, 0.05]
     with torch.no_grad():
-        renewal.spread[1] = torch.log(torch.tensor(2.0)) / QUICK
+        renewal.spread.copy_(torch.tensor([1.0, 2.0]).log().view(2, 1, 1, 1) / QUICK)
     parts = [torch.full((1, 1, SIDE, SIDE), p) for p in (0.6, -0.4)]
     mean = torch.full((1, 1, LEADS, 1, SIDE, SIDE), 1.5)
     given = [torch.full_like(parts[0], r) for r in rates]

@@ -20,6 +20,9 @@ AROUND = 2.0
 """Standard deviation, in those of a band's own smoothing, of the window that its strength is looked at in."""
 QUICK = 30.0
 """How much faster than other weights strength is learned: these are few, and far off at worst."""
+WIDER = 1.15
+"""How much stronger noise is before training than what is seen to fade, and in each band than in the finer one before
+it: what a history shows of itself, in the motion that fits it best, is less than what comes."""
 MOST = 3.0
 """Standard deviations of rain count as no more than so many means."""
 
@@ -33,10 +36,11 @@ class Renewal(nn.Module):
         member = m_l + n_l
 
     for each band s that fades with the rate r_s: w is noise with the band's width and a variance of 1, sigma_s how
-    strong the band is around a pixel in the last observed field, a_s = exp(`QUICK` spread_s), 1 before training. So a
-    field that is an autoregressive process of order 1 in each band, with the rates of its history, has members which
-    differ from one another as they do from what comes. Rain is not: it grows, too, and in bands that do not fade; so
-    the forecaster says how much more there is to doubt, d_l(x), 0 before training. Sources: Seed (2003),
+    strong the band is around a pixel in the last observed field, a_s = exp(`QUICK` spread_s). With a_s = 1 members of a
+    field that is an autoregressive process of order 1 in each band, with the rates of its history, differ from one
+    another as they do from what comes. Rain is not: it grows, too, and in bands that do not fade; so a_s is
+    `WIDER`^(s + 1) before training, and the forecaster says how much more there is to doubt, d_l(x), 0 before training.
+    Sources: Seed (2003),
     DOI 10.1175/1520-0450(2003)042<0381:ADASSA>2.0.CO;2; Bowler et al. (2006), DOI 10.1256/qj.04.100.
 
     Where model space is the logarithm of rain, which is not below zero and skewed, members are gamma variates with the
@@ -57,7 +61,7 @@ class Renewal(nn.Module):
         cells = [max(FINEST, 2**s) for s in range(bands)]
         self.folds = tuple(unit // c if unit % c == 0 else 1 for c in cells)
         self.pools = tuple(2 ** int(math.log2(max(1, c // unit))) for c in cells)
-        self.spread = nn.Parameter(torch.zeros(bands, 1, 1, 1))
+        self.spread = nn.Parameter(math.log(WIDER) / QUICK * torch.arange(1.0, bands + 1).view(-1, 1, 1, 1))
 
     @property
     def multiple(self) -> int:
