@@ -130,7 +130,11 @@ def test_one_run_of_the_network_serves_the_members_of_each_sample(coordinates: s
     with torch.no_grad():
         noise = draw_noise(network, frames, 3, members=4, seed=1)
         both = network(frames, 3, noise)
-        assert calls == [2 * 3], "as many fields as samples and leads"
+        assert calls == [2] * 3, "as many fields as samples, lead by lead"
+        shared = network.forecasts(frames, 3)
+        assert torch.equal(shared(noise), both)
+        assert torch.equal(shared(noise), both), "as often as asked"
+        assert calls == [2] * 6, "and once for all of these"
         assert both.shape == (8, 3, 1, 33, 30)
         for sample in range(2):
             own = slice(4 * sample, 4 * sample + 4)

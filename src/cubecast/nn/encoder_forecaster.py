@@ -145,32 +145,45 @@ class EncoderForecaster(nn.Module):
             UsageError: horizon below 1, another number of channels, or another grid than the one that per-pixel
                 peepholes were made for.
         """
-        return torch.stack(list(self.leads(frames, horizon, noise)), dim=1)
+        return self.forecasts(frames, horizon)(noise)
 
-    def leads(self, frames: Frames, horizon: int, noise: Noise | None = None) -> Iterator[Field]:
-        """`forward` lead by lead: many members take less memory so."""
+    def forecasts(self, frames: Frames, horizon: int) -> Callable[[Noise | None], Forecast]:
+        """`forward` for one noise after the other: what all share is done once."""
+        leads = self.leads(frames, horizon)
+        return lambda noise: torch.stack(list(leads(noise)), dim=1)
+
+    def leads(self, frames: Frames, horizon: int) -> Callable[[Noise | None], Iterator[Field]]:
+        """`forward` lead by lead, which takes less memory, for one noise after the other: what all share is done once.
+
+        That is all of the network where it has no noise channels.
+        """
         self._check(frames, horizon)
-        own, renewing = (None, None) if noise is None else noise.tensor_split([self.noise_channels], dim=2)
-        forecast = self._unrolled(frames, horizon, own)
-        if not self.residual:
-            yield from forecast.unbind(1)
-            return
-        change, told = forecast.tensor_split([self.layout.outputs], dim=2)
-        kept = (
-            self._kept(frames, told).unbind(1)
-            if self.fading is None
-            else self.fading(frames, told, renewing if renewing is not None and renewing.shape[2] else None)
-        )
-        for one, more in zip(kept, change.unbind(1), strict=True):
-            yield one + more.repeat_interleave(len(one) // len(more), dim=0)
+        if self.noise_channels:
+            return lambda noise: self._finished(frames, self._said(frames, horizon, noise))(noise)
+        return self._finished(frames, self._said(frames, horizon, None))
+
+    def _finished(self, frames: Tensor, said: Iterator[Tensor]) -> Callable[[Noise | None], Iterator[Field]]:
+        """The forecasts from what the head says of each lead, given noise of the renewal."""
+        if self.fading is not None:
+            kept, fading = self.fading.keep(frames, said), self.fading
+            return lambda noise: fading(kept, None if noise is None else noise[:, :, self.noise_channels :])
+        fields = list(self._kept(frames, said) if self.residual else said)
+        return lambda noise: iter(fields)
+
+    def _said(self, frames: Tensor, horizon: int, noise: Tensor | None) -> Iterator[Tensor]:
+        """What the head says of each lead (members, field, y, x); once for each sample without noise channels."""
+        ny, nx = frames.shape[-2:]
+        for lead in self._unrolled(frames, horizon, noise).unbind(1):
+            yield F.pixel_shuffle(self.head(lead), self.patch)[..., :ny, :nx]
 
     def _unrolled(self, frames: Tensor, horizon: int, noise: Tensor | None) -> Tensor:
-        """What the head says (members, horizon, field, y, x); once for each sample without noise channels."""
-        ny, nx = frames.shape[-2:]
+        """What goes into the head."""
         if not self.noise_channels:
             noise = None
         elif noise is None:
             noise = frames.new_zeros(self._noise_shape(frames, horizon, 1, self.noise_channels))
+        else:
+            noise = noise[:, :, : self.noise_channels]
         sequence = F.pixel_unshuffle(self._pad(frames), self.patch)
         states = []
         for down, layer in zip(self.down, self.encoder, strict=True):
@@ -182,13 +195,14 @@ class EncoderForecaster(nn.Module):
             state = tuple(s.repeat_interleave(members, dim=0) for s in states[index]) if members > 1 else states[index]
             outputs, _ = self.forecaster[index](self._with_noise(above, noise, index), horizon, state)
             sequence = above = _each_frame(self.up[index], outputs)
-        return F.pixel_shuffle(_each_frame(self.head, sequence), self.patch)[..., :ny, :nx]
+        return sequence
 
-    def _kept(self, frames: Tensor, keeping: Tensor) -> Tensor:
-        """What is kept of the last observed fields."""
+    def _kept(self, frames: Tensor, said: Iterator[Tensor]) -> Iterator[Field]:
+        """The change, and what is kept of the last observed fields."""
         last = self.layout.last_observed(frames)
-        each = keeping.unflatten(0, (len(last), -1))
-        return (2 * each.sigmoid().to(last.dtype) * last[:, None]).flatten(0, 1)
+        for one in said:
+            change, keeping = one.unflatten(0, (len(last), -1)).chunk(2, dim=2)
+            yield (2 * keeping.sigmoid().to(last.dtype) * last + change).flatten(0, 1)
 
     def draw_noise(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,23 @@ from cubecast.nn.layout import Layout
 from cubecast.nn.renewal import Renewal
 from cubecast.precision import full_precision
 from cubecast.shapes import Field, Frames
+
+
+class Kept(NamedTuple):
+    """What all members of an ensemble share.
+
+    Attributes:
+        mean: what is kept, in straight space (batch, members or 1 for all, horizon, output, y, x).
+        change: what the forecaster adds to it in model space, of this shape.
+        doubt: d, of this shape (without renewal it means nothing).
+        parts, rates: the bands that fade and how fast, each (batch, output, y, x).
+    """
+
+    mean: Tensor
+    change: Tensor
+    doubt: Tensor
+    parts: Sequence[Tensor]
+    rates: Sequence[Tensor]
 
 
 @final
@@ -62,30 +79,42 @@ class Fading(nn.Module):
         """That it is told for each output: what is kept of each band, and with renewal how much there is to doubt."""
         return self.bands + (self.renewal is not None)
 
-    def forward(self, frames: Frames, told: Tensor, noise: Tensor | None = None) -> Iterator[Field]:
-        """What is kept, lead by lead, in model space (members, output, y, x).
+    def keep(self, frames: Frames, said: Iterable[Tensor]) -> Kept:
+        """What is kept at all leads.
 
         Args:
             frames: the history, 2 frames or more.
-            told: k of each band, the finest first, then with renewal d, all outputs of each together
-                (members, horizon, `fields` * outputs, y, x); or one for each sample.
-            noise: of the renewal (members, horizon, planes, rows, columns); None: the mean over it.
+            said: for each lead the change, k of each band, the finest first, then with renewal d, all outputs of each
+                together (members, (1 + `fields`) * outputs, y, x); or one for each sample.
         """
         with full_precision(frames.device.type):
             *parts, coarse = self._split(self.layout.last_observed(frames))[:, 0].unbind(1)
             rates = (self._rates(frames) * self.pace.exp()).unbind(1)
-            each = told.unflatten(0, (len(frames), -1)).unflatten(3, (self.fields, -1)).float()
-            steps = torch.arange(1, each.shape[2] + 1, device=frames.device).view(-1, 1, 1, 1)
-            kept = 2 * each[:, :, :, self.bands - 1].sigmoid() * coarse[:, None, None]
-            for number, (part, rate) in enumerate(zip(parts, rates, strict=True)):  # for memory
-                fading = part[:, None] * torch.exp(-steps * rate[:, None])
-                kept = kept + 2 * each[:, :, :, number].sigmoid() * fading[:, None]
-        found: Iterable[Tensor] = kept.unbind(2)
-        if self.renewal is not None and noise is not None:
-            drawn = noise.unflatten(0, (len(frames), -1)).float()
-            found = self.renewal(kept, parts, rates, drawn, doubt=each[:, :, :, -1], straight=self.straight)
-        for one in found:
-            yield bend(one.flatten(0, 1), self.curvature)
+        fades, faded, leads = [torch.exp(-rate) for rate in rates], parts, []
+        for one in said:  # for memory
+            each = one.float().unflatten(0, (len(frames), -1)).unflatten(2, (1 + self.fields, -1))
+            change, *keeping = each.unbind(2)
+            faded = [part * fade for part, fade in zip(faded, fades, strict=True)]
+            mean = torch.zeros_like(change)
+            for k, part in zip(keeping, [*faded, coarse], strict=False):
+                mean = torch.addcmul(mean, k.sigmoid(), part[:, None], value=2)
+            leads.append((mean, change.clone(), keeping[-1].clone()))
+        mean, change, doubt = (torch.stack(fields, dim=2) for fields in zip(*leads, strict=True))
+        return Kept(mean, change, doubt, parts, rates)
+
+    def forward(self, kept: Kept, noise: Tensor | None = None) -> Iterator[Field]:
+        """The forecast, lead by lead, in model space (members, output, y, x).
+
+        Args:
+            kept: of `keep`.
+            noise: of the renewal (members, horizon, planes, rows, columns); None, or no planes: the mean over it.
+        """
+        found: Iterable[Tensor] = kept.mean.unbind(2)
+        if self.renewal is not None and noise is not None and noise.shape[2]:
+            drawn = noise.unflatten(0, (len(kept.mean), -1)).float()
+            found = self.renewal(kept.mean, kept.parts, kept.rates, drawn, doubt=kept.doubt, straight=self.straight)
+        for one, change in zip(found, kept.change.unbind(2), strict=True):
+            yield (bend(one, self.curvature) + change).flatten(0, 1)
 
     def _split(self, fields: Tensor) -> Tensor:
         """The bands of fields in straight space (batch, time, band, output, y, x)."""

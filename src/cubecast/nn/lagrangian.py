@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, final
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from cubecast.nn.advection import Trajectories, interpolate, pixel, places
 from cubecast.nn.box import Box, Windows
 from cubecast.nn.layout import Layout
-from cubecast.nn.members import draw_noise, draw_normal
+from cubecast.nn.members import draw_noise, draw_normal, lead_by_lead
 from cubecast.nn.motion import WINDOW, estimate_motion
 from cubecast.shapes import Displaced, Forecast, Frames, Motion, Noise, Part
 
@@ -74,48 +75,45 @@ class Lagrangian(nn.Module):
         Raises:
             UsageError: fewer than 2 frames, or what the forecaster refuses.
         """
+        return self.forecasts(frames, horizon)(noise)
+
+    def forecasts(self, frames: Frames, horizon: int) -> Callable[[Noise | None], Forecast]:
+        """`forward` for one noise after the other: what all share is done once."""
         outputs, inputs = self.layout.outputs, self.layout.inputs
         seen = frames[:, :, inputs : inputs + outputs] > 0.5 if self.layout.masks else None
         motion = estimate_motion(frames[:, :, :outputs], seen, window=self.window)
-        return self.forecast_part(frames, horizon, follow(motion), noise=noise)
+        return self.parts(frames, horizon, follow(motion))
 
-    def forecast_part(
-        self,
-        frames: Frames,
-        horizon: int,
-        paths: Trajectories,
-        *,
-        windows: Windows | None = None,
-        noise: Noise | None = None,
-    ) -> Part:
-        """Forecast with known motion, on a part of the grid.
+    def parts(
+        self, frames: Frames, horizon: int, paths: Trajectories, *, windows: Windows | None = None
+    ) -> Callable[[Noise | None], Part]:
+        """Forecasts with known motion, on a part of the grid; see `forecasts`.
 
         Args:
             frames: in the window ``windows.read`` of the grid.
             horizon: as in `forward`.
             paths: of all of the grid, from `follow`.
             windows: where; None: on all of the grid.
-            noise: of `draw_noise` in the window ``windows.here``.
 
         Returns:
-            The forecast in the window ``windows.part``.
+            The forecast in the window ``windows.part``, given noise of `draw_noise` in the window ``windows.here``.
         """
         whole = Box.whole(paths.size)
         windows = windows or Windows(whole, whole, whole)
-        strayed, own = self._share_out(noise)
-        brought = self._bring_history(frames, paths, windows)
-        # A forecaster without noise need not know of it, and not all make leads one by one.
-        given = (brought, horizon) if own is None else (brought, horizon, own)
-        leads = getattr(self.forecaster, "leads", None)
-        grown = self.forecaster(*given).unbind(1) if leads is None else leads(*given)
-        carried = []
-        for fields, moved in zip(grown, paths.arriving(horizon, windows.part), strict=True):
-            points = _points(moved, strayed, windows).to(torch.float32 if fields.itemsize < 4 else fields.dtype)
-            points = points.repeat_interleave(max(1, len(fields) // len(points)), dim=0)
-            fields = fields.repeat_interleave(max(1, len(points) // len(fields)), dim=0).to(points.dtype)
-            # From beyond the grid comes nothing, 0.
-            carried.append(F.grid_sample(fields, points, padding_mode="zeros", align_corners=True))
-        return torch.stack(carried, dim=1)
+        leads = lead_by_lead(self.forecaster, self._bring_history(frames, paths, windows), horizon)
+
+        def forecast(noise: Noise | None) -> Part:
+            strayed, own = self._share_out(noise)
+            carried = []
+            for fields, moved in zip(leads(own), paths.arriving(horizon, windows.part), strict=True):
+                points = _points(moved, strayed, windows).to(torch.float32 if fields.itemsize < 4 else fields.dtype)
+                points = points.repeat_interleave(max(1, len(fields) // len(points)), dim=0)
+                fields = fields.repeat_interleave(max(1, len(points) // len(fields)), dim=0).to(points.dtype)
+                # From beyond the grid comes nothing, 0.
+                carried.append(F.grid_sample(fields, points, padding_mode="zeros", align_corners=True))
+            return torch.stack(carried, dim=1)
+
+        return forecast
 
     @property
     def beside(self) -> float:
