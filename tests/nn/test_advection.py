@@ -45,6 +45,7 @@ def test_the_air_keeps_its_motion(spacing):
     inside = place.norm(dim=-1) < 0.7 * size / 2
     one = torch.eye(2, dtype=torch.float64)
     for lead, (came, was) in enumerate(zip(paths.arriving(steps), paths.passed(steps), strict=True), start=1):
+        came, was = came.movedim(1, -1), was.movedim(1, -1)
         start = place @ torch.linalg.inv(one + lead * linear).T
         torch.testing.assert_close((place + came[0])[inside], start[inside], atol=2e-3, rtol=0)
         torch.testing.assert_close(was[0], -lead * place @ linear.T)
@@ -57,10 +58,10 @@ def test_a_window_has_the_ways_of_the_grid():
     for name, reach in (("arriving", paths.reach_arriving), ("passed", paths.reach_passed)):
         whole, part = (list(getattr(paths, name)(3, b)) for b in (None, box))
         for all_of_it, some in zip(whole, part, strict=True):
-            torch.testing.assert_close(some, all_of_it[:, *box.slices], atol=1e-5, rtol=0)
+            torch.testing.assert_close(some, all_of_it[:, :, *box.slices], atol=1e-5, rtol=0)
         held = reach(3, box)
         y, x = torch.meshgrid(torch.arange(13.0, 37.0), torch.arange(20.0, 63.0), indexing="ij")
-        ends = torch.stack([torch.stack([x, y], dim=-1) + way[0] for way in part]).flatten(0, 2)
+        ends = torch.stack([torch.stack([x, y], dim=-1) + way[0].movedim(0, -1) for way in part]).flatten(0, 2)
         assert held.x0 <= max(0, ends[:, 0].min()) < held.x0 + 12
         assert held.y0 <= max(0, ends[:, 1].min())
         assert held.x1 >= min(80, ends[:, 0].max() + 1)

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from typing import Any, final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cubecast.nn.advection import Trajectories, interpolate, pixel, places
+from cubecast.nn.advection import Trajectories, interpolate, pixel, places, sample
 from cubecast.nn.box import Box, Windows
 from cubecast.nn.layout import Layout
 from cubecast.nn.members import draw_noise, draw_normal, lead_by_lead
@@ -107,10 +106,9 @@ class Lagrangian(nn.Module):
             carried = []
             for fields, moved in zip(leads(own), paths.arriving(horizon, windows.part), strict=True):
                 points = _points(moved, strayed, windows).to(torch.float32 if fields.itemsize < 4 else fields.dtype)
-                points = points.repeat_interleave(max(1, len(fields) // len(points)), dim=0)
-                fields = fields.repeat_interleave(max(1, len(points) // len(fields)), dim=0).to(points.dtype)
+                members = max(len(fields), len(points))
                 # From beyond the grid comes nothing, 0.
-                carried.append(F.grid_sample(fields, points, padding_mode="zeros", align_corners=True))
+                carried.append(sample(_for_all(fields.to(points.dtype), members), _for_all(points, members)))
             return torch.stack(carried, dim=1)
 
         return forecast
@@ -176,6 +174,11 @@ def _points(moved: Displaced, strayed: Tensor | None, windows: Windows) -> Tenso
         return points
     along, across = (s.view(len(moved), -1, 1, 1, 1) for s in strayed.unbind(-1))
     unit = pixel(windows.here.shape, moved)
-    aside = torch.stack([-moved[..., 1], moved[..., 0]], dim=-1) * unit
-    members = torch.addcmul(points[:, None], (moved * unit)[:, None], along)
-    return torch.addcmul(members, aside[:, None], across).flatten(0, 1)
+    aside = torch.stack([-moved[:, 1], moved[:, 0]], dim=1) * unit
+    members = torch.addcmul(points.movedim(-1, 1)[:, None], (moved * unit)[:, None], along)
+    return torch.addcmul(members, aside[:, None], across).flatten(0, 1).movedim(1, -1)
+
+
+def _for_all(fields: Tensor, members: int) -> Tensor:
+    """Each as often as there are members of its sample."""
+    return fields if len(fields) == members else fields.repeat_interleave(members // len(fields), dim=0)
