@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from cubecast.channels import Array, Channels
 from cubecast.config import ModelConfig
 from cubecast.cube import channel_names, locate, positions, sequence_dim, space_dims, window_starts
 from cubecast.errors import InputError, ModelMismatchError, UsageError
-from cubecast.nn.members import draw_pairs
+from cubecast.nn.members import Forecasts, draw_pairs, forecasts
 from cubecast.product import build_forecast
 from cubecast.progress import Progress, follow
 from cubecast.shapes import Forecast, Frames, Noise, Observed
@@ -232,9 +232,11 @@ def run_whole(
     for i, last in enumerate(follow(index, "forecasting", len(index), progress)):
         frames, seen = run.read(last)
         run.check_observed(last, bool(seen.any()))
+        # Made within `ask`: without gradients, in its precision.
+        shared = cache(partial(forecasts, run.network, frames, run.horizon, steady=run.members is None))
 
-        def forecast(noise: Noise | None, frames: Frames = frames) -> Forecast:
-            return run.network(frames, run.horizon, *([] if noise is None else [noise]))
+        def forecast(noise: Noise | None, shared: Callable[[], Forecasts] = shared) -> Forecast:
+            return shared()(noise)
 
         run.fill([v[i] for v in values], run.ask(forecast, frames, last), seen, last)
     return run.dress(values, run.references(index), attrs)

@@ -49,7 +49,7 @@ Observed = Bool[Tensor, "batch time channel y x"]
 ObservedField = Bool[Tensor, "batch channel y x"]
 """One time of `Observed`."""
 
-Displaced = Float[Tensor, "batch to_y to_x 2"]
+Displaced = Float[Tensor, "batch 2 to_y to_x"]
 """From each pixel to another place, (x, y) in pixels."""
 
 Points = Float[Tensor, "batch time y x 2"]

@@ -47,6 +47,7 @@ def test_the_air_keeps_its_motion(spacing):
     inside = place.norm(dim=-1) < 0.7 * size / 2
     one = torch.eye(2, dtype=torch.float64)
     for lead, (came, was) in enumerate(zip(paths.arriving(steps), paths.passed(steps), strict=True), start=1):
+        came, was = came.movedim(1, -1), was.movedim(1, -1)
         start = place @ torch.linalg.inv(one + lead * linear).T
         torch.testing.assert_close((place + came[0])[inside], start[inside], atol=2e-3, rtol=0)
         torch.testing.assert_close(was[0], -lead * place @ linear.T)
@@ -59,10 +60,10 @@ def test_a_window_has_the_ways_of_the_grid():
     for name, reach in (("arriving", paths.reach_arriving), ("passed", paths.reach_passed)):
         whole, part = (list(getattr(paths, name)(3, b)) for b in (None, box))
         for all_of_it, some in zip(whole, part, strict=True):
-            torch.testing.assert_close(some, all_of_it[:, *box.slices], atol=1e-5, rtol=0)
+            torch.testing.assert_close(some, all_of_it[:, :, *box.slices], atol=1e-5, rtol=0)
         held = reach(3, box)
         y, x = torch.meshgrid(torch.arange(13.0, 37.0), torch.arange(20.0, 63.0), indexing="ij")
-        ends = torch.stack([torch.stack([x, y], dim=-1) + way[0] for way in part]).flatten(0, 2)
+        ends = torch.stack([torch.stack([x, y], dim=-1) + way[0].movedim(0, -1) for way in part]).flatten(0, 2)
         assert held.x0 <= max(0, ends[:, 0].min()) < held.x0 + 12
         assert held.y0 <= max(0, ends[:, 1].min())
         assert held.x1 >= min(80, ends[:, 0].max() + 1)
@@ -110,11 +111,11 @@ def test_far_ways_are_those_of_wide_windows() -> None:
     motions = [(w, uniform((40, 40), 0.0, u)) for w, u in ((32.0, 8.0), (16.0, 4.0), (8.0, 3.0))]
     paths = Trajectories(iter(motions))
     assert paths.speeds(Box(0, 3, 2, 7)).tolist() == [[[8.0] * 5] * 3]
-    ways = [-float(moved[0, 5, 5, 0]) / lead for lead, moved in enumerate(paths.arriving(8), start=1)]
+    ways = [-float(moved[0, 0, 5, 5]) / lead for lead, moved in enumerate(paths.arriving(8), start=1)]
     assert ways[0] == pytest.approx(3.0), "5.6 pixels are less than the narrowest window"
     place = math.log2(0.7 * 2 * 8 / 8)
     assert ways[1] == pytest.approx(3 + place)
     assert ways[2] == pytest.approx(4 + 4 * (math.log2(0.7 * 3 * 8 / 8) - 1))
     assert ways[5:] == pytest.approx([8.0] * 3)
     (back,) = paths.passed(1)
-    assert float(back[0, 5, 5, 0]) == -3.0, "the history is seen as it was"
+    assert float(back[0, 0, 5, 5]) == -3.0, "the history is seen as it was"

@@ -1,6 +1,7 @@
 """What is kept of the last fields: growth goes on as it did, and air that may be astray smooths what it carries."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -27,16 +28,18 @@ def history(growth: list[float]) -> Tensor:
     return textured() * torch.tensor(factors).view(1, -1, 1, 1, 1)
 
 
-def leads(fading: Fading, frames: Tensor, **given: object) -> Tensor:
-    told = torch.zeros(1, LEADS, fading.fields, *frames.shape[-2:])
-    return torch.stack(list(fading(frames, told, **given)), dim=1)  # type: ignore[arg-type]
+def leads(fading: Fading, frames: Tensor, *, h: float = 0.0, astray: Callable[[int], Tensor] | None = None) -> Tensor:
+    """(batch, lead, output, y, x), the network saying nothing but h."""
+    said = torch.zeros(LEADS, 1, 1 + fading.fields, *frames.shape[-2:])
+    said[:, :, 1 + fading.bands] = h
+    return torch.stack(list(fading(fading.keep(frames, said, astray))), dim=1).detach()
 
 
 def test_growth_goes_on_and_ends() -> None:
     """A growth of 0.05 a step that was steady goes on with 1, `ON`, `ON`^2 ... of it; no band fades."""
     fading = Fading(Layout(1, 1, masks=False), 4)
     torch.nn.init.constant_(fading.pace, -20.0)
-    found = leads(fading, history([0.05] * 5)).detach()[0, :, 0]
+    found = leads(fading, history([0.05] * 5))[0, :, 0]
     grown = 0.05 * torch.tensor([(1 - ON**lead) / (1 - ON) for lead in range(1, LEADS + 1)])
     torch.testing.assert_close(found, textured() * (1 + grown)[:, None, None], rtol=2e-3, atol=2e-3)
 
@@ -51,9 +54,7 @@ def test_changes_that_come_and_go_do_not_go_on() -> None:
 def test_the_network_says_how_much_of_a_change_goes_on() -> None:
     fading = Fading(Layout(1, 1, masks=False), 4)
     torch.nn.init.constant_(fading.pace, -20.0)
-    told = torch.zeros(1, LEADS, fading.fields, SIDE, SIDE)
-    told[:, :, fading.bands] = -30.0
-    found = torch.stack(list(fading(history([0.05] * 5), told)), dim=1).detach()
+    found = leads(fading, history([0.05] * 5), h=-30.0)
     torch.testing.assert_close(found, textured().expand_as(found), rtol=2e-3, atol=2e-3)
 
 
@@ -64,7 +65,7 @@ def test_a_pixel_that_was_not_seen_before_does_not_grow() -> None:
     frames = torch.cat([torch.where(masks > 0.5, fields, 0.0), masks], dim=2)
     fading = Fading(Layout(2, 1, masks=True), 4)
     torch.nn.init.constant_(fading.pace, -20.0)
-    found = leads(fading, frames).detach()[0, -1, 0]
+    found = leads(fading, frames)[0, -1, 0]
     torch.testing.assert_close(found[:, :30], textured()[:, :30], rtol=1e-3, atol=1e-3)
     assert (found / textured())[:, 66:].min() > 1.05
 
@@ -74,9 +75,10 @@ def test_air_that_may_be_astray_smooths_bands_of_its_scale() -> None:
     torch.nn.init.constant_(fading.pace, -20.0)
     wave = 1 + 0.5 * torch.sin(2 * math.pi * torch.arange(SIDE) / 12)
     frames = wave.expand(1, 3, 1, SIDE, SIDE).contiguous()
-    ways = [torch.full((1, 1, SIDE, SIDE), s) for s in (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)]
-    found = leads(fading, frames, astray=ways).detach()[0, :, 0, 24:-24, 24:-24]
+    ways = [0.0, 1.0, 2.0, 4.0, 8.0, 16.0]
+    found = leads(fading, frames, astray=lambda lead: torch.full((1, 1, SIDE, SIDE), ways[lead - 1]))
+    found = found[0, :, 0, 24:-24, 24:-24]
     left = found.std(dim=(1, 2)) / found[0].std()
-    exact = [math.exp(-((2 * math.pi / 12 * s) ** 2) / 2) for s in (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)]
+    exact = [math.exp(-((2 * math.pi / 12 * s) ** 2) / 2) for s in ways]
     assert left.tolist() == pytest.approx(exact, abs=0.2)
     assert found.mean(dim=(1, 2)).tolist() == pytest.approx([1.0] * LEADS, abs=0.03)

@@ -1,6 +1,5 @@
 """Renewal: noise of a known width and strength, whose members have the mean that they were given."""
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -22,8 +21,14 @@ def noise_for(renewal: Renewal, members: int, leads: int = LEADS, side: int = SI
     return torch.randn(shape, generator=torch.Generator().manual_seed(7))
 
 
-def together(leads: Iterator[Tensor]) -> Tensor:
-    return torch.stack(list(leads), dim=2)
+def renewed(
+    renewal: Renewal, mean: Tensor, parts: list[Tensor], rates: list[Tensor], members: int, **how: Tensor | None
+) -> Tensor:
+    """Members (batch, members, horizon, output, y, x) of a mean of that shape, with ``doubt`` or without."""
+    doubt = how.pop("doubt", None)
+    leads = zip(mean.unbind(2), (0 * mean if doubt is None else doubt).unbind(2), strict=True)
+    noise = noise_for(renewal, members, mean.shape[2], mean.shape[-1])
+    return torch.stack(list(renewal(leads, list(zip(parts, rates, strict=True)), noise, **how)), dim=2)
 
 
 def test_noise_of_each_band_has_a_variance_of_one_and_the_width_of_the_band() -> None:
@@ -51,8 +56,7 @@ def test_members_have_the_mean_and_the_variance_that_was_lost(kind: Tensor | Non
     parts = [torch.full((1, 1, SIDE, SIDE), p) for p in (0.6, -0.4)]
     mean = torch.full((1, 1, LEADS, 1, SIDE, SIDE), 1.5)
     given = [torch.full_like(parts[0], r) for r in rates]
-    means, none = mean.unbind(2), (0 * mean).unbind(2)
-    members = together(renewal(means, parts, given, noise_for(renewal, 600), doubt=none, straight=kind))[0, :, :, 0]
+    members = renewed(renewal, mean, parts, given, 600, straight=kind)[0, :, :, 0]
     assert members.shape == (600, LEADS, SIDE, SIDE)
     for lead, found in enumerate(members.unbind(1), start=1):
         lost = [1 - torch.exp(torch.tensor(-2.0 * lead * r)) for r in rates]
@@ -69,8 +73,7 @@ def test_doubt_widens_the_members_and_leaves_their_mean() -> None:
     parts, rates = [torch.full((1, 1, SIDE, SIDE), 0.3)] * 2, [torch.full((1, 1, SIDE, SIDE), 0.2)] * 2
     mean = torch.full((1, 1, LEADS, 1, SIDE, SIDE), 1.5)
     doubt = torch.log(torch.tensor([1.0, 2.0])).repeat_interleave(SIDE // 2).expand_as(mean)
-    drawn = noise_for(renewal, 600)
-    members = together(renewal(mean.unbind(2), parts, rates, drawn, doubt=doubt.unbind(2)))
+    members = renewed(renewal, mean, parts, rates, 600, doubt=doubt)
     sure, doubtful = members.chunk(2, dim=-1)
     assert (doubtful.std() / sure.std()).item() == pytest.approx(2, rel=0.05)
     assert doubtful.mean().item() == pytest.approx(1.5, rel=0.02)
@@ -80,12 +83,11 @@ def test_where_it_hardly_rains_members_are_dry_or_wet_and_of_the_same_mean() -> 
     renewal = Renewal(2, 4)
     parts, rates = [torch.full((1, 1, SIDE, SIDE), 0.5)] * 2, [torch.full((1, 1, SIDE, SIDE), 0.5)] * 2
     mean = torch.full((1, 1, LEADS, 1, SIDE, SIDE), 0.2)
-    sure = (0 * mean).unbind(2)
-    members = together(renewal(mean.unbind(2), parts, rates, noise_for(renewal, 800), doubt=sure))
+    members = renewed(renewal, mean, parts, rates, 800)
     assert members.mean().item() == pytest.approx(0.2, rel=0.05)
     assert members.amin() == 0
     assert (members == 0).float().mean() > 0.2
-    none = together(renewal(sure, parts, rates, noise_for(renewal, 2), doubt=sure))
+    none = renewed(renewal, 0 * mean, parts, rates, 2)
     assert torch.equal(none, torch.zeros_like(none)), "no rain stays none"
 
 
@@ -114,8 +116,7 @@ def test_it_can_be_trained_where_it_is_dry() -> None:
     parts = [torch.zeros(1, 1, 32, 32, requires_grad=True) for _ in range(3)]
     rates = [torch.full((1, 1, 32, 32), 0.3)] * 3
     mean, doubt = torch.zeros(1, 1, 2, 1, 32, 32), torch.zeros(1, 1, 2, 1, 32, 32, requires_grad=True)
-    drawn = noise_for(renewal, 2, 2, 32)
-    together(renewal(mean.unbind(2), parts, rates, drawn, doubt=doubt.unbind(2))).sum().backward()
+    renewed(renewal, mean, parts, rates, 2, doubt=doubt).sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in [*parts, renewal.spread, doubt])
 
 
@@ -134,7 +135,11 @@ def test_one_run_of_the_network_serves_the_members_of_each_sample(coordinates: s
     with torch.no_grad():
         noise = draw_noise(network, frames, 3, members=4, seed=1)
         both = network(frames, 3, noise)
-        assert calls == [2 * 3], "as many fields as samples and leads"
+        assert calls == [2] * 3, "as many fields as samples, lead by lead"
+        shared = network.forecasts(frames, 3)
+        assert torch.equal(shared(noise), both)
+        assert torch.equal(shared(noise), both), "as often as asked"
+        assert calls == [2] * 6, "and once for all of these"
         assert both.shape == (8, 3, 1, 33, 30)
         for sample in range(2):
             own = slice(4 * sample, 4 * sample + 4)

@@ -134,9 +134,8 @@ class Trajectories:
     def speeds(self, box: Box) -> Tensor:
         """How far the air goes in a step, within the widest window: at the pixels of a window (batch, y, x)."""
         rows, columns = self._nodes_of(box)
-        widest = self._levels[:, -2:, rows, columns].permute(0, 2, 3, 1)
-        (way,) = self._between_nodes(iter([widest]), box)
-        return way.norm(dim=-1)
+        (way,) = self._between_nodes(iter([self._levels[:, -2:, rows, columns]]), box)
+        return way.norm(dim=1)
 
     def arriving(self, steps: int, box: Box | None = None) -> Iterator[Displaced]:
         """From each pixel of a window (None: of all) to where its air was 1, 2, ... ``steps`` steps before.
@@ -170,7 +169,7 @@ class Trajectories:
     def _reach(self, ways: Iterator[Tensor], box: Box, beside: float) -> Box:
         rows, columns = self._nodes_of(box)
         start = self._places(rows, columns)
-        ends = torch.stack([end for way in ways for end in _extent(start + way, beside * way.norm(dim=-1))])
+        ends = torch.stack([end for way in ways for end in _extent(start + way, beside * way.norm(dim=1))])
         (x0, y0), (x1, y1) = ends[0::2].amin(0).tolist(), ends[1::2].amax(0).tolist()
         (y0, y1), (x0, x1) = (
             (max(0, min(first, math.floor(a))), min(n, max(stop, math.ceil(b) + 1)))
@@ -194,17 +193,17 @@ class Trajectories:
         return rows, slice(math.floor(box.x0 * x), min(nx, math.ceil((box.x1 - 1) * x) + 1))
 
     def _places(self, rows: slice, columns: slice) -> Tensor:
-        """The pixels that some nodes are (y, x, 2)."""
+        """The pixels that some nodes are (2, y, x)."""
         y, x = (
             torch.linspace(0, max(n - 1, 0), m, device=self._velocity.device, dtype=self._velocity.dtype)
             for n, m in zip(self.size, self._velocity.shape[2:], strict=True)
         )
-        return torch.stack(torch.broadcast_tensors(x[None, columns], y[rows, None]), dim=-1)
+        return torch.stack(torch.broadcast_tensors(x[None, columns], y[rows, None]))
 
     def _followed(self, steps: int, rows: slice, columns: slice) -> Iterator[Tensor]:
-        """From some nodes to where their air was, step by step (batch, y, x, 2)."""
+        """From some nodes to where their air was, step by step (batch, 2, y, x)."""
         _check_positive("steps", steps)
-        start, velocity = self._places(rows, columns), self._velocity[:, :, rows, columns].permute(0, 2, 3, 1)
+        start, velocity = self._places(rows, columns), self._velocity[:, :, rows, columns]
         for lead in range(1, steps + 1):
             for _ in range(ITERATIONS):
                 velocity = self._at(start - lead * velocity, lead)
@@ -213,45 +212,61 @@ class Trajectories:
     def _traced(self, steps: int, rows: slice, columns: slice) -> Iterator[Tensor]:
         _check_positive("steps", steps)
         for back in range(1, steps + 1):
-            yield -back * self._velocity[:, :, rows, columns].permute(0, 2, 3, 1)
+            yield -back * self._velocity[:, :, rows, columns]
 
     def _at(self, pixels: Tensor, lead: int) -> Tensor:
-        """The velocity of air for so many steps at places, those beyond the grid as at its edge."""
-        at = pixels * pixel(self.size, pixels) - 1
-        found = F.grid_sample(self._levels, at, padding_mode="border", align_corners=True).permute(0, 2, 3, 1)
-        levels = found.unflatten(-1, (-1, 2))
-        way = lead * levels[..., -1, :].norm(dim=-1, keepdim=True)
-        place = (PART * way / self._window).clamp(min=1).log2().clamp(max=levels.shape[-2] - 1)
-        number = torch.arange(levels.shape[-2], device=place.device)
-        weight = (1 - (place - number).abs()).clamp(min=0)
-        return (weight[..., None] * levels).sum(dim=-2)
+        """The velocity of air for so many steps at places (batch, 2, y, x), those beyond the grid as at its edge."""
+        at = (pixels * pixel(self.size, pixels) - 1).permute(0, 2, 3, 1)
+        levels = F.grid_sample(self._levels, at, padding_mode="border", align_corners=True).unflatten(1, (-1, 2))
+        way = lead * levels[:, -1:].norm(dim=2, keepdim=True)
+        place = (PART * way / self._window).clamp(min=1).log2().clamp(max=levels.shape[1] - 1)
+        number = torch.arange(levels.shape[1], device=place.device).view(-1, 1, 1, 1)
+        return ((1 - (place - number).abs()).clamp(min=0) * levels).sum(dim=1)
 
     def _between_nodes(self, ways: Iterator[Tensor], box: Box) -> Iterator[Tensor]:
         rows, columns = self._nodes_of(box)
         for way in ways:
-            along_y = _between(way.to(self._dtype), 1, (box.y0, box.y1), rows.start, self._density[0])
-            yield _between(along_y, 2, (box.x0, box.x1), columns.start, self._density[1])
+            along_x = _between(way.to(self._dtype), 3, (box.x0, box.x1), columns.start, self._density[1])
+            yield _between(along_x, 2, (box.y0, box.y1), rows.start, self._density[0])
 
 
 def places(moved: Displaced, box: Box, window: Box) -> Tensor:
-    """Points of ``window``, as `torch.nn.functional.grid_sample` has them, ``moved`` away from the pixels of a box."""
+    """Points of ``window``, as `torch.nn.functional.grid_sample` has them, ``moved`` away from the pixels of a box.
+
+    In memory x and y of all points are apart, as in ``moved``: arithmetic of either is fast so.
+    """
     y0, x0 = box.y0 - window.y0, box.x0 - window.x0
     y = torch.arange(y0, y0 + box.shape[0], device=moved.device, dtype=moved.dtype)
     x = torch.arange(x0, x0 + box.shape[1], device=moved.device, dtype=moved.dtype)
     unit = pixel(window.shape, moved)
-    start = torch.stack(torch.broadcast_tensors(unit[0] * x - 1, (unit[1] * y - 1)[:, None]), dim=-1)
-    return torch.addcmul(start, moved, unit)
+    start = torch.stack(torch.broadcast_tensors(unit[0] * x - 1, (unit[1] * y[:, None] - 1)))
+    return torch.addcmul(start, moved, unit).movedim(1, -1)
 
 
 def pixel(size: tuple[int, int], like: Tensor) -> Tensor:
-    """The size of a pixel of a grid (y, x), along x and y, as `torch.nn.functional.grid_sample` counts."""
-    return like.new_tensor([2 / max(n - 1, 1) for n in reversed(size)])
+    """The size of a pixel of a grid (y, x), along x and y (2, 1, 1), as `torch.nn.functional.grid_sample` counts."""
+    return like.new_tensor([2 / max(n - 1, 1) for n in reversed(size)])[:, None, None]
 
 
 def _extent(pixels: Tensor, beside: Tensor) -> tuple[Tensor, Tensor]:
     """The least and the largest x and y of places that may be so far away."""
-    low, high = pixels - beside[..., None], pixels + beside[..., None]
-    return low.flatten(0, 2).amin(0), high.flatten(0, 2).amax(0)
+    low, high = pixels - beside[:, None], pixels + beside[:, None]
+    return low.amin(dim=(0, 2, 3)), high.amax(dim=(0, 2, 3))
+
+
+def sample(fields: Tensor, points: Tensor) -> Tensor:
+    """Fields (batch, channel, y, x) at points (batch, to_y, to_x, 2), bilinear; 0 beyond the grid.
+
+    Threads of a CPU share out the samples of a batch, and here the rows of a single one.
+    """
+    rows, threads = points.shape[1], torch.get_num_threads() if fields.device.type == "cpu" else 1
+    if len(fields) > 1 or not 1 < threads <= rows:
+        return F.grid_sample(fields, points, align_corners=True)
+    step = rows // threads
+    # Pieces of the same size, so that all but the last may know some rows of the next.
+    pieces = points[0].unfold(0, rows - step * (threads - 1), step).movedim(-1, 1)
+    found = F.grid_sample(fields.expand(threads, -1, -1, -1), pieces, align_corners=True)
+    return torch.cat([*found[:-1, :, :step], found[-1]], dim=1)[None]
 
 
 def interpolate(frames: Frames, points: Elsewhere, *, observed: Observed | None = None) -> tuple[Carried, CarriedMask]:
@@ -261,7 +276,7 @@ def interpolate(frames: Frames, points: Elsewhere, *, observed: Observed | None 
         field = frames[:, step].to(points.dtype)
         mask = torch.ones_like(field) if observed is None else observed[:, step].to(field.dtype)
         both = torch.cat([field * mask, mask], dim=1)
-        value, share = F.grid_sample(both, points[:, step], align_corners=True).chunk(2, dim=1)
+        value, share = sample(both, points[:, step]).chunk(2, dim=1)
         there = share > SHARE
         values.append(torch.where(there, value / share.clamp(min=SHARE), 0.0).to(frames.dtype))
         seen.append(there)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -39,8 +39,17 @@ def split_bands(fields: Frames, bands: int) -> Tensor:
     Returns:
         ``bands`` * c channels: all of the finest band first.
     """
-    means = [fields, *(_smooth_wide(fields, 2 ** (s - 1)) for s in range(1, bands))]
-    return torch.cat([*(a - b for a, b in itertools.pairwise(means)), means[-1]], dim=2)
+    return torch.cat(list(each_band(fields, bands)), dim=2)
+
+
+def each_band(fields: Frames, bands: int) -> Iterator[Frames]:
+    """The bands of `split_bands` one by one."""
+    finer = fields
+    for s in range(1, bands):
+        coarser = _smooth_wide(fields, 2 ** (s - 1))
+        yield finer - coarser
+        finer = coarser
+    yield finer
 
 
 def _smooth_wide(fields: Tensor, sigma: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, final
 
 import torch
@@ -15,7 +15,7 @@ from cubecast.nn.bands import reach
 from cubecast.nn.cell import Cell
 from cubecast.nn.fading import Fading
 from cubecast.nn.layout import Layout
-from cubecast.nn.members import draw_blocks
+from cubecast.nn.members import Forecasts, Leads, draw_blocks
 from cubecast.nn.recurrent import RecurrentLayer
 from cubecast.shapes import Field, Forecast, Frames, Noise
 
@@ -145,38 +145,55 @@ class EncoderForecaster(nn.Module):
             UsageError: horizon below 1, another number of channels, or another grid than the one that per-pixel
                 peepholes were made for.
         """
-        return torch.stack(list(self.leads(frames, horizon, noise)), dim=1)
+        return self.forecasts(frames, horizon, steady=noise is None)(noise)
+
+    def forecasts(self, frames: Frames, horizon: int, *, steady: bool = False) -> Forecasts:
+        """`forward` for one noise after the other: what all share is done once.
+
+        ``steady``: for one forecast without noise of the renewal, which is asked for once.
+        """
+        leads = self.leads(frames, horizon, steady=steady)
+        return lambda noise: torch.stack(list(leads(noise)), dim=1)
 
     def leads(
-        self, frames: Frames, horizon: int, noise: Noise | None = None, astray: Iterable[Field] | None = None
-    ) -> Iterator[Field]:
-        """`forward` lead by lead: many members take less memory so.
+        self, frames: Frames, horizon: int, *, steady: bool = False, astray: Callable[[int], Field] | None = None
+    ) -> Leads:
+        """`forecasts` lead by lead, which takes less memory, the least with ``steady``.
 
-        ``astray`` is how far, in pixels (standard deviation), what is kept may be from its place, for each lead
-        (batch, 1, y, x): bands of scale are smoothed by it.
+        What all share is all of the network where it has no noise channels. ``astray`` says how far, in pixels
+        (standard deviation), what is kept may be from its place at a lead (batch, 1, y, x): bands are smoothed by it.
         """
         self._check(frames, horizon)
-        own, renewing = (None, None) if noise is None else noise.tensor_split([self.noise_channels], dim=2)
-        forecast = self._unrolled(frames, horizon, own)
-        if not self.residual:
-            yield from forecast.unbind(1)
-            return
-        change, told = forecast.tensor_split([self.layout.outputs], dim=2)
-        kept = (
-            self._kept(frames, told).unbind(1)
-            if self.fading is None
-            else self.fading(frames, told, renewing if renewing is not None and renewing.shape[2] else None, astray)
-        )
-        for one, more in zip(kept, change.unbind(1), strict=True):
-            yield one + more.repeat_interleave(len(one) // len(more), dim=0)
+        if self.noise_channels:
+            return lambda noise: self._finished(frames, self._said(frames, horizon, noise), steady, astray)(noise)
+        return self._finished(frames, self._said(frames, horizon, None), steady, astray)
+
+    def _finished(
+        self, frames: Tensor, said: Iterator[Tensor], steady: bool, astray: Callable[[int], Field] | None
+    ) -> Leads:
+        """The forecasts from what the head says of each lead, given noise of the renewal."""
+        if self.fading is not None:
+            kept, fading = self.fading.keep(frames, said, astray), self.fading
+            kept = kept if steady else kept._replace(leads=list(kept.leads))
+            return lambda noise: fading(kept, None if noise is None else noise[:, :, self.noise_channels :])
+        each = self._kept(frames, said) if self.residual else said
+        fields = each if steady else list(each)
+        return lambda noise: iter(fields)
+
+    def _said(self, frames: Tensor, horizon: int, noise: Tensor | None) -> Iterator[Tensor]:
+        """What the head says of each lead (members, field, y, x); once for each sample without noise channels."""
+        ny, nx = frames.shape[-2:]
+        for lead in self._unrolled(frames, horizon, noise).unbind(1):
+            yield F.pixel_shuffle(self.head(lead), self.patch)[..., :ny, :nx]
 
     def _unrolled(self, frames: Tensor, horizon: int, noise: Tensor | None) -> Tensor:
-        """What the head says (members, horizon, field, y, x); once for each sample without noise channels."""
-        ny, nx = frames.shape[-2:]
+        """What goes into the head."""
         if not self.noise_channels:
             noise = None
         elif noise is None:
             noise = frames.new_zeros(self._noise_shape(frames, horizon, 1, self.noise_channels))
+        else:
+            noise = noise[:, :, : self.noise_channels]
         sequence = F.pixel_unshuffle(self._pad(frames), self.patch)
         states = []
         for down, layer in zip(self.down, self.encoder, strict=True):
@@ -188,13 +205,14 @@ class EncoderForecaster(nn.Module):
             state = tuple(s.repeat_interleave(members, dim=0) for s in states[index]) if members > 1 else states[index]
             outputs, _ = self.forecaster[index](self._with_noise(above, noise, index), horizon, state)
             sequence = above = _each_frame(self.up[index], outputs)
-        return F.pixel_shuffle(_each_frame(self.head, sequence), self.patch)[..., :ny, :nx]
+        return sequence
 
-    def _kept(self, frames: Tensor, keeping: Tensor) -> Tensor:
-        """What is kept of the last observed fields."""
+    def _kept(self, frames: Tensor, said: Iterator[Tensor]) -> Iterator[Field]:
+        """The change, and what is kept of the last observed fields."""
         last = self.layout.last_observed(frames)
-        each = keeping.unflatten(0, (len(last), -1))
-        return (2 * each.sigmoid().to(last.dtype) * last[:, None]).flatten(0, 1)
+        for one in said:
+            change, keeping = one.unflatten(0, (len(last), -1)).chunk(2, dim=2)
+            yield (2 * keeping.sigmoid().to(last.dtype) * last + change).flatten(0, 1)
 
     def draw_noise(
         self,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor, nn
 
-from cubecast.nn.bands import CELL, bend, fading_rates, persistences, split_bands, straighten
+from cubecast.nn.bands import CELL, bend, each_band, fading_rates, persistences, straighten
 from cubecast.nn.layout import Layout
 from cubecast.nn.renewal import Renewal
 from cubecast.precision import full_precision
@@ -19,6 +20,41 @@ ON = 0.65
 """How much of a change that has gone on for a step goes on for another one, before training."""
 WAVE = 0.7
 """The length of the waves of a band, divided by 2 pi, in those of 2^s pixels."""
+
+
+class Band(NamedTuple):
+    """A band of the last observed fields, each (batch, output, y, x).
+
+    Attributes:
+        part: b.
+        rate: r; None: it does not fade.
+        fresh: g e.
+    """
+
+    part: Tensor
+    rate: Tensor | None
+    fresh: Tensor
+
+
+class Lead(NamedTuple):
+    """One lead of what is kept, each (batch, members or 1 for all, output, y, x).
+
+    Attributes:
+        mean: in straight space.
+        change: what the forecaster adds to it in model space.
+        doubt: d of the renewal (without it this means nothing).
+    """
+
+    mean: Tensor
+    change: Tensor
+    doubt: Tensor
+
+
+class Kept(NamedTuple):
+    """What all members of an ensemble share: lead by lead, and the bands, the finest first."""
+
+    leads: Iterable[Lead]
+    bands: Sequence[Band]
 
 
 @final
@@ -78,62 +114,75 @@ class Fading(nn.Module):
         """That it is told for each output: k of each band, h, and with renewal how much there is to doubt."""
         return self.bands + 1 + (self.renewal is not None)
 
-    def forward(
-        self,
-        frames: Frames,
-        told: Tensor,
-        noise: Tensor | None = None,
-        astray: Iterable[Field] | None = None,
-    ) -> Iterator[Field]:
-        """What is kept, lead by lead, in model space (members, output, y, x).
+    def keep(self, frames: Frames, said: Iterable[Tensor], astray: Callable[[int], Field] | None = None) -> Kept:
+        """What is kept; leads come one by one, once.
 
         Args:
             frames: the history, 2 frames or more.
-            told: all outputs of each of the `fields` together (members, horizon, `fields` * outputs, y, x); or one for
-                each sample.
-            noise: of the renewal (members, horizon, planes, rows, columns); None: the mean over it.
-            astray: s_l in pixels for each lead (batch, 1, y, x); None: 0.
+            said: for each lead the change, then what `fields` says, all outputs of each together
+                (members, (1 + `fields`) * outputs, y, x); or one for each sample.
+            astray: s of a lead in pixels (batch, 1, y, x); None: 0.
         """
-        seen, fields = self._filled(frames)
+        bands = list(self._look(frames))
+        return Kept(self._leads(bands, said, astray), bands)
+
+    def forward(self, kept: Kept, noise: Tensor | None = None) -> Iterator[Field]:
+        """The forecast, lead by lead, in model space (members, output, y, x).
+
+        Args:
+            kept: of `keep`.
+            noise: of the renewal (members, horizon, planes, rows, columns); None, or no planes: the mean over it.
+        """
+        if self.renewal is None or noise is None or not noise.shape[2]:
+            for one in kept.leads:
+                yield (bend(one.mean, self.curvature) + one.change).flatten(0, 1)
+            return
+        drawn = noise.unflatten(0, (len(kept.bands[0].part), -1)).float()
+        fading = [(band.part, band.rate) for band in kept.bands if band.rate is not None]
+        leads = list(kept.leads)
+        members = self.renewal([(one.mean, one.doubt) for one in leads], fading, drawn, straight=self.straight)
+        for field, one in zip(members, leads, strict=True):
+            yield (bend(field, self.curvature) + one.change).flatten(0, 1)
+
+    def _look(self, frames: Frames) -> Iterator[Band]:
+        """The bands of the last observed fields, the finest first."""
+        seen, fields = self._fill(frames)
         with full_precision(frames.device.type):
-            parts = split_bands(straighten(fields, self.curvature), self.bands).unflatten(2, (self.bands, -1))
-            rates = fading_rates(parts[:, :, :-1], seen) * self.pace.exp()
-            going = persistences(parts, seen)
-        each = told.unflatten(0, (len(frames), -1)).unflatten(3, (self.fields, -1)).float().unbind(2)
-        ways = [None] * len(each) if astray is None else astray
-        found: Iterable[Tensor] = self._means(parts[:, -2:], rates, going, zip(each, ways, strict=True))
-        if self.renewal is not None and noise is not None:
-            drawn = noise.unflatten(0, (len(frames), -1)).float()
-            doubt, last = [one[:, :, -1] for one in each], parts[:, -1, :-1].unbind(1)
-            found = self.renewal(found, last, rates.unbind(1), drawn, doubt=doubt, straight=self.straight)
-        for one in found:
-            yield bend(one.flatten(0, 1), self.curvature)
+            parts = each_band(straighten(fields, self.curvature), self.bands)
+            for part, pace in itertools.zip_longest(parts, self.pace):  # for memory
+                history = part[:, :, None]
+                rate = None if pace is None else fading_rates(history, seen)[:, 0] * pace.exp()
+                before = part[:, -2] if rate is None else torch.exp(-rate) * part[:, -2]
+                yield Band(part[:, -1], rate, persistences(history, seen)[:, 0] * (part[:, -1] - before))
 
-    def _means(
-        self, parts: Tensor, rates: Tensor, going: Tensor, leads: Iterable[tuple[Tensor, Tensor | None]]
-    ) -> Iterator[Tensor]:
-        """In straight space (batch, members, output, y, x), from the bands of the last two times and what is told."""
-        fading = [*torch.exp(-rates).unbind(1), None]  # the coarsest does not
-        before, now = (part.unbind(1) for part in parts.unbind(1))
-        fresh = [n - (b if f is None else f * b) for n, b, f in zip(now, before, fading, strict=True)]
-        kept, goes_on = list(now), list(going.unbind(1))
-        more = [torch.zeros(()).to(n) for n in now]
-        shares = self.onward.sigmoid().unbind(0)
-        for told, way in leads:
-            total = torch.zeros(()).to(now[0])
-            for s, fade in enumerate(fading):
+    def _leads(
+        self, bands: Sequence[Band], said: Iterable[Tensor], astray: Callable[[int], Field] | None
+    ) -> Iterator[Lead]:
+        """What is kept, lead by lead, of bands, from what is said."""
+        kept, grown = [band.part for band in bands], [torch.zeros_like(band.part) for band in bands]
+        fades = [None if band.rate is None else torch.exp(-band.rate) for band in bands]
+        shares = self.onward.sigmoid()
+        goes_on = torch.ones_like(shares)
+        for number, one in enumerate(said, start=1):
+            way = None if astray is None else astray(number)
+            each = one.float().unflatten(0, (len(kept[0]), -1)).unflatten(2, (1 + self.fields, -1))
+            change, *keeping = each.unbind(2)
+            mean, growth = torch.zeros_like(change), torch.zeros_like(kept[0])
+            for s, (band, fade) in enumerate(zip(bands, fades, strict=True)):
                 if fade is not None:
-                    kept[s], more[s] = kept[s] * fade, more[s] * fade
-                more[s] = more[s] + goes_on[s]
-                goes_on[s] = goes_on[s] * shares[s]
-                change = 2 * told[:, :, self.bands].sigmoid() * (more[s] * fresh[s])[:, None]
-                band = 2 * told[:, :, s].sigmoid() * kept[s][:, None] + change
+                    kept[s], grown[s] = kept[s] * fade, grown[s] * fade
+                grown[s] = torch.addcmul(grown[s], goes_on[s], band.fresh)
+                left, more = kept[s], grown[s]
                 if way is not None and fade is not None:
-                    band = band * torch.exp(-(way / (WAVE * 2.0**s)).square() / 2)[:, None]
-                total = total + band
-            yield total
+                    smooth = torch.exp((way / (WAVE * 2.0**s)).square() / -2)
+                    left, more = left * smooth, more * smooth
+                mean = torch.addcmul(mean, keeping[s].sigmoid(), left[:, None], value=2)
+                growth = growth + more
+            mean = torch.addcmul(mean, keeping[self.bands].sigmoid(), growth[:, None], value=2)
+            goes_on = goes_on * shares
+            yield Lead(mean, change, keeping[-1])
 
-    def _filled(self, frames: Frames) -> tuple[Tensor, Tensor]:
+    def _fill(self, frames: Frames) -> tuple[Tensor, Tensor]:
         """Where all frames were observed (batch, output, y, x), and frames that do not change where one was not."""
         fields = frames[:, :, : self.layout.outputs].float()
         if not self.layout.masks:

@@ -24,7 +24,7 @@ def lstm(before: Tensor, cell: Tensor, peepholes: Tensor | None) -> tuple[Tensor
         h_t and c_t.
     """
     dtype = before.dtype
-    i, f, g, o = before.to(cell.dtype).chunk(4, dim=-1)
+    i, f, g, o = (part.to(cell.dtype) for part in before.chunk(4, dim=-1))  # each contiguous, where dtypes differ
     if peepholes is not None:
         i, f = i + peepholes[0] * cell, f + peepholes[1] * cell
     cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cubecast.nn.advection import Trajectories, interpolate, pixel, places
+from cubecast.nn.advection import Trajectories, interpolate, pixel, places, sample
 from cubecast.nn.box import Box, Windows
 from cubecast.nn.layout import Layout
-from cubecast.nn.members import draw_noise, draw_normal
+from cubecast.nn.members import Forecasts, draw_noise, draw_normal, lead_by_lead
 from cubecast.nn.motion import WINDOW, estimate_motions
-from cubecast.shapes import Displaced, Field, Forecast, Frames, Motion, Noise, Part
+from cubecast.shapes import Displaced, Forecast, Frames, Motion, Noise, Part
 
 STRAY = 0.04
 """How far air strays in its first step, as a share of it (standard deviation); its way is off by the power 1.5 of the
@@ -76,64 +75,72 @@ class Lagrangian(nn.Module):
         Raises:
             UsageError: fewer than 2 frames, or what the forecaster refuses.
         """
+        return self.forecasts(frames, horizon, steady=noise is None)(noise)
+
+    def forecasts(self, frames: Frames, horizon: int, *, steady: bool = False) -> Forecasts:
+        """`forward` for one noise after the other: what all share is done once.
+
+        ``steady``: for one forecast, the mean over what members are renewed by and how they stray.
+        """
         outputs, inputs = self.layout.outputs, self.layout.inputs
         seen = frames[:, :, inputs : inputs + outputs] > 0.5 if self.layout.masks else None
         motions = estimate_motions(frames[:, :, :outputs], seen, window=self.window)
-        return self.forecast_part(frames, horizon, follow(motions), noise=noise)
+        return self.parts(frames, horizon, follow(motions), steady=steady)
 
-    def forecast_part(
+    def parts(
         self,
         frames: Frames,
         horizon: int,
         paths: Trajectories,
         *,
         windows: Windows | None = None,
-        noise: Noise | None = None,
-    ) -> Part:
-        """Forecast with known motion, on a part of the grid.
+        steady: bool = False,
+    ) -> Callable[[Noise | None], Part]:
+        """Forecasts with known motion, on a part of the grid; see `forecasts`.
 
         Args:
             frames: in the window ``windows.read`` of the grid.
             horizon: as in `forward`.
             paths: of all of the grid, from `follow`.
             windows: where; None: on all of the grid.
-            noise: of `draw_noise` in the window ``windows.here``.
+            steady: as in `forecasts`.
 
         Returns:
-            The forecast in the window ``windows.part``.
+            The forecast in the window ``windows.part``, given noise of `draw_noise` in the window ``windows.here``.
         """
         whole = Box.whole(paths.size)
         windows = windows or Windows(whole, whole, whole)
-        strayed, own = self._share_out(noise)
-        brought = self._bring_history(frames, paths, windows)
-        # A forecaster without noise need not know of it, and not all make leads one by one.
-        given = (brought, horizon) if own is None else (brought, horizon, own)
-        leads = getattr(self.forecaster, "leads", None)
-        astray = None if strayed is not None else _astray(paths.speeds(windows.here), horizon)
-        grown = self.forecaster(*given).unbind(1) if leads is None else leads(brought, horizon, own, astray)
-        carried = []
-        for lead, (fields, moved) in enumerate(zip(grown, paths.arriving(horizon, windows.part), strict=True), start=1):
-            ways = None if strayed is None else math.sqrt(lead) * strayed
-            points = _points(moved, ways, windows).to(torch.float32 if fields.itemsize < 4 else fields.dtype)
-            points = points.repeat_interleave(max(1, len(fields) // len(points)), dim=0)
-            fields = fields.repeat_interleave(max(1, len(points) // len(fields)), dim=0).to(points.dtype)
-            # From beyond the grid comes nothing, 0.
-            carried.append(F.grid_sample(fields, points, padding_mode="zeros", align_corners=True))
-        return torch.stack(carried, dim=1)
+        speeds = paths.speeds(windows.here)[:, None]
+        astray = (lambda lead: STRAY * lead**1.5 * speeds) if steady else None
+        history = self._bring_history(frames, paths, windows)
+        leads = lead_by_lead(self.forecaster, history, horizon, steady=steady, astray=astray)
+
+        def forecast(noise: Noise | None) -> Part:
+            strayed, own = self._share_out(noise)
+            carried = []
+            ways = paths.arriving(horizon, windows.part)
+            for lead, (fields, moved) in enumerate(zip(leads(own), ways, strict=True), start=1):
+                aside = None if steady or strayed is None else math.sqrt(lead) * strayed
+                points = _points(moved, aside, windows)
+                points = points.to(torch.float32 if fields.itemsize < 4 else fields.dtype)
+                members = max(len(fields), len(points))
+                # From beyond the grid comes nothing, 0.
+                carried.append(sample(_for_all(fields.to(points.dtype), members), _for_all(points, members)))
+            return torch.stack(carried, dim=1)
+
+        return forecast
 
     def beside(self, horizon: int) -> float:
         """How far from the motion a member may stray, as a share of it."""
         return STRAY * FARTHEST * math.sqrt(2 * horizon) if self.members else 0.0
 
     def _share_out(self, noise: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """How the members stray in the first step (members, 2), None: not at all, and the noise of the forecaster."""
+        """How the members stray in the first step (members, 2), and the noise of the forecaster."""
         if noise is None or not self.members:
             return None, noise
         strays, own = noise.tensor_split([2], dim=2)
-        strayed = STRAY * strays[:, 0, :, 0, 0].clamp(
-            -FARTHEST, FARTHEST
-        )  # all over the grid and at all leads the same
-        return strayed if strayed.any() else None, own if own.shape[2] else None
+        # All over the grid the same.
+        return STRAY * strays[:, 0, :, 0, 0].clamp(-FARTHEST, FARTHEST), own if own.shape[2] else None
 
     def _bring_history(self, frames: Frames, paths: Trajectories, windows: Windows) -> Tensor:
         """The history as the air at the reference time saw it; static fields stay where they are."""
@@ -175,12 +182,6 @@ def follow(motions: Iterable[tuple[float, Motion]]) -> Trajectories:
     return Trajectories(motions, dtype=None if torch.is_grad_enabled() else torch.float64)
 
 
-def _astray(speeds: Tensor, horizon: int) -> Iterator[Field]:
-    """How far air may have gone astray, in pixels, lead by lead."""
-    for lead in range(1, horizon + 1):
-        yield STRAY * lead**1.5 * speeds[:, None]
-
-
 def _points(moved: Displaced, strayed: Tensor | None, windows: Windows) -> Tensor:
     """Where in ``windows.here`` the air of ``windows.part`` comes from, for all members, those of a sample together."""
     points = places(moved, windows.part, windows.here)
@@ -188,6 +189,11 @@ def _points(moved: Displaced, strayed: Tensor | None, windows: Windows) -> Tenso
         return points
     along, across = (s.view(len(moved), -1, 1, 1, 1) for s in strayed.unbind(-1))
     unit = pixel(windows.here.shape, moved)
-    aside = torch.stack([-moved[..., 1], moved[..., 0]], dim=-1) * unit
-    members = torch.addcmul(points[:, None], (moved * unit)[:, None], along)
-    return torch.addcmul(members, aside[:, None], across).flatten(0, 1)
+    aside = torch.stack([-moved[:, 1], moved[:, 0]], dim=1) * unit
+    members = torch.addcmul(points.movedim(-1, 1)[:, None], (moved * unit)[:, None], along)
+    return torch.addcmul(members, aside[:, None], across).flatten(0, 1).movedim(1, -1)
+
+
+def _for_all(fields: Tensor, members: int) -> Tensor:
+    """Each as often as there are members of its sample."""
+    return fields if len(fields) == members else fields.repeat_interleave(members // len(fields), dim=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from typing import Any
 
@@ -10,8 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cubecast.shapes import Forecast, Frames, Noise
+from cubecast.shapes import Field, Forecast, Frames, Noise
 
+Forecasts = Callable[[Noise | None], Forecast]
+"""Forecasts of one history, given the noise of some members or none."""
+Leads = Callable[[Noise | None], Iterable[Field]]
+"""The same lead by lead."""
 BLOCK = 32
 """Side of the blocks that noise is drawn in, in points of its grid."""
 
@@ -35,6 +39,28 @@ def draw_pairs(network: nn.Module, frames: Frames, horizon: int, *, members: int
         return None
     each = noise.unflatten(0, (len(frames), -1))
     return torch.stack([each, -each], dim=2).flatten(1, 2)[:, :members].flatten(0, 1)
+
+
+def forecasts(network: nn.Module, frames: Frames, horizon: int, *, steady: bool) -> Forecasts:
+    """Forecasts of a network, for one noise after the other: what all share is done once.
+
+    ``steady``: for one forecast, the mean over what members are renewed by and how they stray.
+    """
+    shared = getattr(network, "forecasts", None)
+    if shared is not None:
+        found: Forecasts = shared(frames, horizon, steady=steady)
+        return found
+    return lambda noise: network(frames, horizon, *([] if noise is None else [noise]))
+
+
+def lead_by_lead(network: nn.Module, frames: Frames, horizon: int, **how: Any) -> Leads:
+    """The leads of `forecasts`, one by one where the network has them so; ``how`` is of `EncoderForecaster.leads`."""
+    leads = getattr(network, "leads", None)
+    if leads is not None:
+        found: Leads = leads(frames, horizon, **how)
+        return found
+    forecast = forecasts(network, frames, horizon, steady=how["steady"])
+    return lambda noise: forecast(noise).unbind(1)
 
 
 def forecast_members(network: nn.Module, frames: Frames, horizon: int, *, members: int, seed: int) -> Forecast:

@@ -226,7 +226,7 @@ def _band_equations(values: Tensor, seen: Tensor, half: Tensor, lag: int, cells:
     source = Box(max(0, band.start - reach), min(ny, band.stop + reach), 0, nx)
     inner = slice(first - band.start, stop - band.start)
     values, seen = (a[..., source.slices[0], :] for a in (values, seen))
-    moved, here = half[:, :, band].flip(1).permute(0, 2, 3, 1), Box(band.start, band.stop, 0, nx)
+    moved, here = half[:, :, band].flip(1), Box(band.start, band.stop, 0, nx)
     before, after = (places(sign * moved, here, source)[:, None] for sign in (-1, 1))
     earlier, known = _brought(values[:, :-lag], seen[:, :-lag], before)
     later, also = _brought(values[:, lag:], seen[:, lag:], after)

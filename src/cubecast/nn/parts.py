@@ -82,6 +82,6 @@ class Parts:
         """The forecast of ``windows.part`` from frames of ``windows.read``, and noise of ``windows.here``."""
         if paths is not None:
             assert isinstance(self.network, Lagrangian)
-            return self.network.forecast_part(frames, self.horizon, paths, windows=windows, noise=noise)
+            return self.network.parts(frames, self.horizon, paths, windows=windows, steady=noise is None)(noise)
         output: Tensor = self.network(frames, self.horizon, *([] if noise is None else [noise]))
         return output[..., *windows.part.inside(windows.here)]

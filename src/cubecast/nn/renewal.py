@@ -75,24 +75,21 @@ class Renewal(nn.Module):
 
     def forward(
         self,
-        means: Iterable[Tensor],
-        parts: Sequence[Tensor],
-        rates: Sequence[Tensor],
+        leads: Iterable[tuple[Tensor, Tensor]],
+        fading: Sequence[tuple[Tensor, Tensor]],
         noise: Tensor,
         *,
-        doubt: Sequence[Tensor],
         straight: Tensor | None = None,
     ) -> Iterator[Tensor]:
         """Members in straight space, lead by lead (batch, members, output, y, x).
 
         Args:
-            means: of the members, lead by lead (batch, members or 1 for all, output, y, x).
-            parts: the bands of the last observed fields that fade, each (batch, output, y, x).
-            rates: how fast, per step, of the same shape.
-            doubt: d, lead by lead, of the shape of the means.
+            leads: the mean of the members and d, lead by lead, each (batch, members or 1 for all, output, y, x).
+            fading: the bands of the last observed fields that fade, and how fast, per step, each (batch, output, y, x).
             noise: white, of variance 1 (batch, members, horizon, `planes`, rows, columns), each ``unit`` pixels apart.
             straight: for each output, whether its model space is not the logarithm of rain (output, 1, 1); None: none.
         """
+        parts, rates = zip(*fading, strict=True)
         strengths = [
             (2 * QUICK * a).exp() * smooth(_shrink(p.square()), AROUND * 2.0**s / FINEST)[:, None]
             for s, (p, a) in enumerate(zip(parts, self.spread, strict=True))
@@ -100,7 +97,7 @@ class Renewal(nn.Module):
         keep = [torch.exp(-_shrink(rate))[:, None] for rate in rates]
         amplitudes = [power.clamp(min=1e-12).sqrt() for power in strengths]  # the clamp is for the slope of the root
         state: list[Tensor | float] = [0.0] * len(parts)
-        for lead, (one, more) in enumerate(zip(means, doubt, strict=True)):
+        for lead, (one, more) in enumerate(leads):
             fresh = self._spread_out(noise[:, :, lead], keep[0].shape[-2:])
             total, variance = torch.zeros(()).to(one), torch.full_like(keep[0], 1e-12)
             for s, (k, new, amplitude) in enumerate(zip(keep, fresh, amplitudes, strict=True)):
