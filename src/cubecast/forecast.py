@@ -194,14 +194,17 @@ class Run:
         valid = self.step.add(reference, np.arange(1, self.horizon + 1))
         for part in outputs:
             for c, (name, out_name) in enumerate(self.names.items()):
-                like, there = _like(self.cube, valid, out_name), seen[c].reshape(self.size)
+                there = seen[c].reshape(self.size)
+                leads = [slice(lead, lead + 1) for lead in range(self.horizon)]  # each alone stays in the cache
+                likes = [_like(self.cube, valid[lead], out_name) for lead in leads]
                 for number, output in enumerate(part, start=done):
-                    field = self.channels.decode(name, output[:, c], like)
-                    field[:, ~there] = np.nan
-                    if self.members is not None:
-                        out[c][number] = field
-                    else:
-                        _average(out[c], field, number)
+                    for lead, like in zip(leads, likes, strict=True):
+                        field = self.channels.decode(name, output[lead, c], like)
+                        field[:, ~there] = np.nan
+                        if self.members is not None:
+                            out[c][number, lead] = field
+                        else:
+                            _average(out[c][lead], field, number)
             done += len(part)
 
     def dress(self, values: Sequence[Any], references: Array, attrs: Mapping[str, Any]) -> xr.Dataset:

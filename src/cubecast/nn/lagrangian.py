@@ -100,11 +100,12 @@ class Lagrangian(nn.Module):
         whole = Box.whole(paths.size)
         windows = windows or Windows(whole, whole, whole)
         leads = lead_by_lead(self.forecaster, self._bring_history(frames, paths, windows), horizon)
+        ways = list(paths.arriving(horizon, windows.part))
 
         def forecast(noise: Noise | None) -> Part:
             strayed, own = self._share_out(noise)
             carried = []
-            for fields, moved in zip(leads(own), paths.arriving(horizon, windows.part), strict=True):
+            for fields, moved in zip(leads(own), ways, strict=True):
                 points = _points(moved, strayed, windows).to(torch.float32 if fields.itemsize < 4 else fields.dtype)
                 members = max(len(fields), len(points))
                 # From beyond the grid comes nothing, 0.
