@@ -108,6 +108,11 @@ class Run:
         return {n: found[0] if len(self.channels.inputs) == 1 else n for n in self.channels.outputs}
 
     @property
+    def steady(self) -> bool:
+        """Whether one forecast is asked for, not members."""
+        return self.members is None
+
+    @property
     def size(self) -> tuple[int, ...]:
         """Sizes of the space dims."""
         return tuple(self.cube.sizes[d] for d in space_dims(self.cube))
@@ -194,14 +199,17 @@ class Run:
         valid = self.step.add(reference, np.arange(1, self.horizon + 1))
         for part in outputs:
             for c, (name, out_name) in enumerate(self.names.items()):
-                like, there = _like(self.cube, valid, out_name), seen[c].reshape(self.size)
+                there = seen[c].reshape(self.size)
+                leads = [slice(lead, lead + 1) for lead in range(self.horizon)]  # each alone stays in the cache
+                likes = [_like(self.cube, valid[lead], out_name) for lead in leads]
                 for number, output in enumerate(part, start=done):
-                    field = self.channels.decode(name, output[:, c], like)
-                    field[:, ~there] = np.nan
-                    if self.members is not None:
-                        out[c][number] = field
-                    else:
-                        _average(out[c], field, number)
+                    for lead, like in zip(leads, likes, strict=True):
+                        field = self.channels.decode(name, output[lead, c], like)
+                        field[:, ~there] = np.nan
+                        if self.members is not None:
+                            out[c][number, lead] = field
+                        else:
+                            _average(out[c][lead], field, number)
             done += len(part)
 
     def dress(self, values: Sequence[Any], references: Array, attrs: Mapping[str, Any]) -> xr.Dataset:
@@ -233,7 +241,7 @@ def run_whole(
         frames, seen = run.read(last)
         run.check_observed(last, bool(seen.any()))
         # Made within `ask`: without gradients, in its precision.
-        shared = cache(partial(forecasts, run.network, frames, run.horizon, steady=run.members is None))
+        shared = cache(partial(forecasts, run.network, frames, run.horizon, steady=run.steady))
 
         def forecast(noise: Noise | None, shared: Callable[[], Forecasts] = shared) -> Forecast:
             return shared()(noise)

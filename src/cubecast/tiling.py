@@ -173,7 +173,9 @@ class _Tiles:
     def __init__(self, run: Run, tiling: Tiling, count: int, progress: Progress | None) -> None:
         self.run, self.tiling = run, tiling
         ny, nx = run.size
-        self.parts = Parts(run.network, (ny, nx), history=run.history, horizon=run.horizon, halo=tiling.halo)
+        self.parts = Parts(
+            run.network, run.size, history=run.history, horizon=run.horizon, halo=tiling.halo, steady=run.steady
+        )
         self.rows, self.columns = _spans(ny, tiling.side), _spans(nx, tiling.side)
         total = count * len(self.rows) * len(self.columns)
         self._done: Iterator[Any] = iter(() if progress is None else progress(range(total), "forecasting tiles", total))

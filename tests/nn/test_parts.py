@@ -81,7 +81,7 @@ def test_parts_are_what_the_whole_has_there(settings: dict, coordinates: str) ->
     net, frames = network(settings, coordinates=coordinates), rain((131, 150))
     noise = draw_noise(net, frames, HORIZON, members=2, seed=5)
     given = () if noise is None else (noise,)
-    parts = Parts(net, (131, 150), history=HISTORY, horizon=HORIZON)
+    parts = Parts(net, (131, 150), history=HISTORY, horizon=HORIZON, steady=noise is None)
     with torch.no_grad():
         whole = net(frames, HORIZON, *given)
         paths = parts.follow((frames[:, i : i + 1, :1], frames[:, i : i + 1, 1:] > 0.5) for i in range(HISTORY))

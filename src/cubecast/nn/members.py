@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any
 
@@ -81,12 +82,16 @@ def draw_blocks(shape: Sequence[int], *, seed: int, first: tuple[int, int]) -> T
     That of a window of a grid, whose first point is ``first``, is the noise of the grid there.
     """
     noise, (rows, columns) = torch.empty(tuple(shape)), shape[-2:]
-    for number, member in enumerate(noise):
-        for y, x in product(_blocks(first[0], rows), _blocks(first[1], columns)):
-            block = draw_normal((*shape[1:3], BLOCK, BLOCK), [seed, number, y, x])
-            top, left = y * BLOCK - first[0], x * BLOCK - first[1]
-            here = member[..., max(top, 0) : top + BLOCK, max(left, 0) : left + BLOCK]
-            here.copy_(block[..., max(-top, 0) :, max(-left, 0) :][..., : here.shape[-2], : here.shape[-1]])
+
+    def draw(place: tuple[int, int, int]) -> None:
+        number, y, x = place
+        block = draw_normal((*shape[1:3], BLOCK, BLOCK), [seed, *place])
+        top, left = y * BLOCK - first[0], x * BLOCK - first[1]
+        here = noise[number, ..., max(top, 0) : top + BLOCK, max(left, 0) : left + BLOCK]
+        here.copy_(block[..., max(-top, 0) :, max(-left, 0) :][..., : here.shape[-2], : here.shape[-1]])
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # torch draws on one thread
+        list(pool.map(draw, product(range(shape[0]), _blocks(first[0], rows), _blocks(first[1], columns))))
     return noise
 
 

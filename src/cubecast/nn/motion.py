@@ -234,10 +234,11 @@ def _band_equations(values: Tensor, seen: Tensor, half: Tensor, lag: int, cells:
     sure = (sum_square((~known).to(values.dtype)) == 0)[..., inner, :]
     pairs = values.shape[1] - lag
     weight = sure * _recent(pairs, values).repeat_interleave(values.shape[2])[:, None, None]
-    dy, dx = (g[..., inner, :] for g in _gradient((earlier + later) * (lag / 2)))
     change = (later - earlier)[..., inner, :]
-    terms = (weight * a * b for a, b in ((dy, dy), (dy, dx), (dx, dx), (dy, change), (dx, change)))
-    return F.avg_pool2d(torch.stack([term.sum(dim=1) for term in terms], dim=1), CELL)
+    dy, dx = (g[..., inner, :] for g in _differences((earlier + later) * (lag / 4)))
+    weighted_y, weighted_x = weight * dy, weight * dx
+    pairs_of = ((weighted_y, dy), (weighted_y, dx), (weighted_x, dx), (weighted_y, change), (weighted_x, change))
+    return F.avg_pool2d(torch.stack([(a * b).sum(dim=1) for a, b in pairs_of], dim=1), CELL)
 
 
 def _recent(pairs: int, like: Tensor) -> Tensor:
@@ -250,10 +251,10 @@ def _brought(values: Tensor, seen: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
     return fields[:, 0], known[:, 0]
 
 
-def _gradient(fields: Tensor) -> tuple[Tensor, Tensor]:
+def _differences(fields: Tensor) -> tuple[Tensor, Tensor]:
+    """Between the two neighbours of each pixel along y and x, at the edges the pixel and its neighbour."""
     padded = F.pad(fields, (1, 1, 1, 1), mode="replicate")
-    along_y = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
-    return along_y, (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
+    return padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1], padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]
 
 
 def _solve(sums: Tensor, width: float | None) -> Tensor:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cubecast.errors import UsageError
 from cubecast.nn.advection import Trajectories
@@ -14,6 +14,7 @@ from cubecast.nn.box import Box, Windows
 from cubecast.nn.cell import Cell
 from cubecast.nn.encoder_forecaster import EncoderForecaster
 from cubecast.nn.lagrangian import Lagrangian, follow
+from cubecast.nn.members import forecasts
 from cubecast.nn.motion import FrameByFrame
 from cubecast.shapes import Frames, Noise, Observed, Part
 
@@ -31,13 +32,21 @@ class Parts:
         size: of the grid (y, x).
         history, horizon: frames seen and forecast.
         halo: in pixels; None: the receptive field.
+        steady: for one forecast (`cubecast.nn.members.forecasts`).
 
     Raises:
         UsageError: per-pixel peepholes, which know the whole grid only, or traj_gru, whose flows come from anywhere.
     """
 
     def __init__(
-        self, network: nn.Module, size: tuple[int, int], *, history: int, horizon: int, halo: int | None = None
+        self,
+        network: nn.Module,
+        size: tuple[int, int],
+        *,
+        history: int,
+        horizon: int,
+        halo: int | None = None,
+        steady: bool = False,
     ) -> None:
         inner: Any = network.forecaster if isinstance(network, Lagrangian) else network
         bounded = all(cell.reach is not None for cell in network.modules() if isinstance(cell, Cell))
@@ -51,6 +60,8 @@ class Parts:
         self.network, self.size, self.history, self.horizon = network, size, history, horizon
         self.multiple = inner.multiple if isinstance(inner, EncoderForecaster) else 1
         self.halo = inner.receptive_field(history, horizon) if halo is None else halo
+        self._steady = steady
+        self._shared: tuple[Frames, Callable[[Noise | None], Part]] | None = None
         self._beside = network.beside(horizon) if isinstance(network, Lagrangian) else 0.0
 
     def follow(self, frames: Iterable[tuple[Frames, Observed]]) -> Trajectories | None:
@@ -79,9 +90,22 @@ class Parts:
     def forecast(
         self, frames: Frames, windows: Windows, paths: Trajectories | None, noise: Noise | None = None
     ) -> Part:
-        """The forecast of ``windows.part`` from frames of ``windows.read``, and noise of ``windows.here``."""
+        """The forecast of ``windows.part`` from frames of ``windows.read``, and noise of ``windows.here``.
+
+        What the members of the same frames share is kept until others come.
+        """
+        if self._steady:
+            return self._forecasts(frames, windows, paths)(noise)
+        if self._shared is None or self._shared[0] is not frames:
+            self._shared = None  # for memory
+            self._shared = frames, self._forecasts(frames, windows, paths)
+        return self._shared[1](noise)
+
+    def _forecasts(
+        self, frames: Frames, windows: Windows, paths: Trajectories | None
+    ) -> Callable[[Noise | None], Part]:
         if paths is not None:
             assert isinstance(self.network, Lagrangian)
-            return self.network.parts(frames, self.horizon, paths, windows=windows, steady=noise is None)(noise)
-        output: Tensor = self.network(frames, self.horizon, *([] if noise is None else [noise]))
-        return output[..., *windows.part.inside(windows.here)]
+            return self.network.parts(frames, self.horizon, paths, windows=windows, steady=self._steady)
+        forecast = forecasts(self.network, frames, self.horizon, steady=self._steady)
+        return lambda noise: forecast(noise)[..., *windows.part.inside(windows.here)]

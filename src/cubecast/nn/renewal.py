@@ -95,17 +95,18 @@ class Renewal(nn.Module):
             for s, (p, a) in enumerate(zip(parts, self.spread, strict=True))
         ]
         keep = [torch.exp(-_shrink(rate))[:, None] for rate in rates]
+        renew = [(1 - k * k).sqrt() for k in keep]
         amplitudes = [power.clamp(min=1e-12).sqrt() for power in strengths]  # the clamp is for the slope of the root
-        state: list[Tensor | float] = [0.0] * len(parts)
+        state, left = [torch.zeros(()).to(k) for k in keep], [torch.ones_like(k) for k in keep]
         for lead, (one, more) in enumerate(leads):
             fresh = self._spread_out(noise[:, :, lead], keep[0].shape[-2:])
             total, variance = torch.zeros(()).to(one), torch.full_like(keep[0], 1e-12)
-            for s, (k, new, amplitude) in enumerate(zip(keep, fresh, amplitudes, strict=True)):
-                state[s] = k * state[s] + (1 - k * k).sqrt() * new
-                total = total + amplitude * state[s]
-                variance = variance + strengths[s] * (1 - k ** (2 * lead + 2))
+            for s, (k, new) in enumerate(zip(keep, fresh, strict=True)):
+                state[s], left[s] = torch.addcmul(k * state[s], renew[s], new), left[s] * k * k
+                total = torch.addcmul(total, amplitudes[s], state[s])
+                variance = variance + strengths[s] * (1 - left[s])
             size = one.shape[-2:]
-            standard, spread = _enlarge(total / variance.sqrt(), size), _enlarge(variance, size).sqrt() * more.exp()
+            standard, spread = _enlarge(total * variance.rsqrt(), size), _enlarge(variance, size).sqrt() * more.exp()
             members = _gamma(one.clamp(min=0), standard, spread)
             yield members if straight is None else torch.where(straight, one + standard * spread, members)
 
@@ -117,9 +118,11 @@ class Renewal(nn.Module):
         found = []
         planes = noise.flatten(0, 1).split([fold**2 for fold in self.folds], dim=1)
         for white, fold, pool in zip(planes, self.folds, self.pools, strict=True):
-            cells = _smooth_noise(F.avg_pool2d(F.pixel_shuffle(white, fold), pool) * pool)
+            white = F.pixel_shuffle(white, fold) if fold > 1 else white
+            white = F.avg_pool2d(white, pool) * pool if pool > 1 else white
             factor = self.unit * pool / fold / FINEST
-            wide = F.interpolate(cells, scale_factor=factor, mode="bilinear") / _deviation(factor)
+            wide = _smooth_noise(white, _deviation(factor))
+            wide = F.interpolate(wide, scale_factor=factor, mode="bilinear") if factor != 1 else wide
             found.append(wide[..., : size[0], : size[1]].unflatten(0, noise.shape[:2]))
         return found
 
@@ -135,10 +138,10 @@ def _enlarge(fields: Tensor, size: Sequence[int]) -> Tensor:
     return wide[..., : size[0], : size[1]].unflatten(0, fields.shape[:-3])
 
 
-def _smooth_noise(white: Tensor) -> Tensor:
-    """White noise of variance 1, summed over 3 x 3 cells; its variance is 1 again, up to the edges."""
+def _smooth_noise(white: Tensor, deviation: float) -> Tensor:
+    """White noise of variance 1, summed over 3 x 3 cells; of this deviation it would be 1 again, up to the edges."""
     count = sum_square(white.new_ones(white.shape[-2:]))
-    return sum_square(white) / count.sqrt()
+    return sum_square(white) / (count.sqrt() * deviation)
 
 
 def _gamma(mean: Tensor, standard: Tensor, spread: Tensor) -> Tensor:
@@ -148,7 +151,7 @@ def _gamma(mean: Tensor, standard: Tensor, spread: Tensor) -> Tensor:
     r = a / b
     below, density = torch.special.ndtr(r), torch.exp(-r.square() / 2) / math.sqrt(2 * math.pi)
     power = (a**3 + 3 * a * b**2) * below + (a**2 * b + 2 * b**3) * density
-    return (a + b * standard).clamp(min=0) ** 3 * (mean / power)
+    return torch.addcmul(a, b, standard).clamp(min=0) ** 3 * (mean / power)
 
 
 @cache
