@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, final
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from cubecast.errors import UsageError
 from cubecast.nn.bands import reach
 from cubecast.nn.cell import Cell
-from cubecast.nn.fading import Fading
+from cubecast.nn.fading import Fading, spares_memory
 from cubecast.nn.layout import Layout
 from cubecast.nn.members import draw_blocks
 from cubecast.nn.recurrent import RecurrentLayer
@@ -148,25 +149,32 @@ class EncoderForecaster(nn.Module):
         return torch.stack(list(self.leads(frames, horizon, noise)), dim=1)
 
     def leads(self, frames: Frames, horizon: int, noise: Noise | None = None) -> Iterator[Field]:
-        """`forward` lead by lead: many members take less memory so."""
+        """`forward` lead by lead: large grids and many members take less memory so."""
         self._check(frames, horizon)
         own, renewing = (None, None) if noise is None else noise.tensor_split([self.noise_channels], dim=2)
-        forecast = self._unrolled(frames, horizon, own)
+        said = self._said(self._unrolled(frames, horizon, own), frames.shape[-2:])
         if not self.residual:
-            yield from forecast.unbind(1)
+            for some in said:
+                yield from some.unbind(1)
             return
-        change, told = forecast.tensor_split([self.layout.outputs], dim=2)
+        changes: deque[Tensor] = deque()
+
+        def told() -> Iterator[Tensor]:
+            for some in said:
+                changes.extend(some[:, :, : self.layout.outputs].unbind(1))
+                yield some[:, :, self.layout.outputs :]
+
         kept = (
-            self._kept(frames, told).unbind(1)
+            self._kept(frames, told())
             if self.fading is None
-            else self.fading(frames, told, renewing if renewing is not None and renewing.shape[2] else None)
+            else self.fading(frames, told(), renewing if renewing is not None and renewing.shape[2] else None)
         )
-        for one, more in zip(kept, change.unbind(1), strict=True):
-            yield one + more.repeat_interleave(len(one) // len(more), dim=0)
+        for one in kept:
+            change = changes.popleft()
+            yield one + change.repeat_interleave(len(one) // len(change), dim=0)
 
     def _unrolled(self, frames: Tensor, horizon: int, noise: Tensor | None) -> Tensor:
-        """What the head says (members, horizon, field, y, x); once for each sample without noise channels."""
-        ny, nx = frames.shape[-2:]
+        """What the head sees (members, horizon, channel, *patches); once for each sample without noise channels."""
         if not self.noise_channels:
             noise = None
         elif noise is None:
@@ -182,13 +190,19 @@ class EncoderForecaster(nn.Module):
             state = tuple(s.repeat_interleave(members, dim=0) for s in states[index]) if members > 1 else states[index]
             outputs, _ = self.forecaster[index](self._with_noise(above, noise, index), horizon, state)
             sequence = above = _each_frame(self.up[index], outputs)
-        return F.pixel_shuffle(_each_frame(self.head, sequence), self.patch)[..., :ny, :nx]
+        return sequence
 
-    def _kept(self, frames: Tensor, keeping: Tensor) -> Tensor:
-        """What is kept of the last observed fields."""
+    def _said(self, sequence: Tensor, size: Sequence[int]) -> Iterator[Tensor]:
+        """What the head says, all leads at once or one by one (members, some leads, field, y, x)."""
+        for some in sequence.split(1 if spares_memory(sequence) else sequence.shape[1], dim=1):
+            yield F.pixel_shuffle(_each_frame(self.head, some), self.patch)[..., : size[0], : size[1]]
+
+    def _kept(self, frames: Tensor, told: Iterator[Tensor]) -> Iterator[Field]:
+        """What is kept of the last observed fields, lead by lead."""
         last = self.layout.last_observed(frames)
-        each = keeping.unflatten(0, (len(last), -1))
-        return (2 * each.sigmoid().to(last.dtype) * last[:, None]).flatten(0, 1)
+        for keeping in told:
+            each = keeping.unflatten(0, (len(last), -1))
+            yield from (2 * each.sigmoid().to(last.dtype) * last[:, None]).flatten(0, 1).unbind(1)
 
     def draw_noise(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import final
 
 import torch
@@ -62,30 +62,42 @@ class Fading(nn.Module):
         """That it is told for each output: what is kept of each band, and with renewal how much there is to doubt."""
         return self.bands + (self.renewal is not None)
 
-    def forward(self, frames: Frames, told: Tensor, noise: Tensor | None = None) -> Iterator[Field]:
+    def forward(self, frames: Frames, told: Iterator[Tensor], noise: Tensor | None = None) -> Iterator[Field]:
         """What is kept, lead by lead, in model space (members, output, y, x).
 
         Args:
             frames: the history, 2 frames or more.
             told: k of each band, the finest first, then with renewal d, all outputs of each together
-                (members, horizon, `fields` * outputs, y, x); or one for each sample.
+                (members, horizon, `fields` * outputs, y, x); or one for each sample. Some leads at a time.
             noise: of the renewal (members, horizon, planes, rows, columns); None: the mean over it.
         """
         with full_precision(frames.device.type):
-            *parts, coarse = self._split(self.layout.last_observed(frames))[:, 0].unbind(1)
+            bands = self._split(self.layout.last_observed(frames))[:, 0].unbind(1)
             rates = (self._rates(frames) * self.pace.exp()).unbind(1)
-            each = told.unflatten(0, (len(frames), -1)).unflatten(3, (self.fields, -1)).float()
-            steps = torch.arange(1, each.shape[2] + 1, device=frames.device).view(-1, 1, 1, 1)
-            kept = 2 * each[:, :, :, self.bands - 1].sigmoid() * coarse[:, None, None]
-            for number, (part, rate) in enumerate(zip(parts, rates, strict=True)):  # for memory
-                fading = part[:, None] * torch.exp(-steps * rate[:, None])
-                kept = kept + 2 * each[:, :, :, number].sigmoid() * fading[:, None]
-        found: Iterable[Tensor] = kept.unbind(2)
+        each = (some.unflatten(0, (len(frames), -1)).unflatten(3, (self.fields, -1)).float() for some in told)
+        kept = self._kept(bands, rates, each)
+        found = (mean for mean, _ in kept)
         if self.renewal is not None and noise is not None:
             drawn = noise.unflatten(0, (len(frames), -1)).float()
-            found = self.renewal(kept, parts, rates, drawn, doubt=each[:, :, :, -1], straight=self.straight)
+            found = self.renewal(kept, bands[:-1], rates, drawn, straight=self.straight)
         for one in found:
             yield bend(one.flatten(0, 1), self.curvature)
+
+    def _kept(
+        self, bands: Sequence[Tensor], rates: Sequence[Tensor], told: Iterator[Tensor]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """What is kept in straight space, and the last that is told, lead by lead (batch, members, output, y, x)."""
+        *parts, coarse = bands
+        done = 0
+        for each in told:
+            with full_precision(each.device.type):
+                steps = torch.arange(done + 1, done + each.shape[2] + 1, device=each.device).view(-1, 1, 1, 1)
+                kept = 2 * each[:, :, :, self.bands - 1].sigmoid() * coarse[:, None, None]
+                for number, (part, rate) in enumerate(zip(parts, rates, strict=True)):  # for memory
+                    fading = part[:, None] * torch.exp(-steps * rate[:, None])
+                    kept = kept + 2 * each[:, :, :, number].sigmoid() * fading[:, None]
+            done += each.shape[2]
+            yield from zip(kept.unbind(2), each[:, :, :, -1].unbind(2), strict=True)
 
     def _split(self, fields: Tensor) -> Tensor:
         """The bands of fields in straight space (batch, time, band, output, y, x)."""
@@ -97,4 +109,11 @@ class Fading(nn.Module):
         recent = frames[:, -(LAGS + 1) :]
         fields = recent[:, :, : self.layout.outputs]
         masks = recent[:, :, self.layout.output_masks] if self.layout.masks else torch.ones_like(fields)
-        return fading_rates(self._split(fields)[:, :, :-1], masks.amin(dim=1))
+        parts, seen = self._split(fields)[:, :, :-1], masks.amin(dim=1)
+        some = parts.split(1 if spares_memory(frames) else parts.shape[2], dim=2)
+        return torch.cat([fading_rates(bands, seen) for bands in some], dim=1)
+
+
+def spares_memory(like: Tensor) -> bool:
+    """Whether things are done one after the other: without gradients, and on a CPU, which loses no time by it."""
+    return like.device.type == "cpu" and not torch.is_grad_enabled()

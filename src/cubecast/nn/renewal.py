@@ -71,21 +71,19 @@ class Renewal(nn.Module):
 
     def forward(
         self,
-        mean: Tensor,
+        told: Iterator[tuple[Tensor, Tensor]],
         parts: Sequence[Tensor],
         rates: Sequence[Tensor],
         noise: Tensor,
         *,
-        doubt: Tensor,
         straight: Tensor | None = None,
     ) -> Iterator[Tensor]:
         """Members in straight space, lead by lead (batch, members, output, y, x).
 
         Args:
-            mean: of the members (batch, members or 1 for all, horizon, output, y, x).
+            told: lead by lead the mean of the members and d (batch, members or 1 for all, output, y, x).
             parts: the bands of the last observed fields that fade, each (batch, output, y, x).
             rates: how fast, per step, of the same shape.
-            doubt: d, of the shape of ``mean``.
             noise: white, of variance 1 (batch, members, horizon, `planes`, rows, columns), each ``unit`` pixels apart.
             straight: for each output, whether its model space is not the logarithm of rain (output, 1, 1); None: none.
         """
@@ -96,7 +94,7 @@ class Renewal(nn.Module):
         keep = [torch.exp(-_shrink(rate))[:, None] for rate in rates]
         amplitudes = [power.clamp(min=1e-12).sqrt() for power in strengths]  # the clamp is for the slope of the root
         state: list[Tensor | float] = [0.0] * len(parts)
-        for lead, (one, more) in enumerate(zip(mean.unbind(2), doubt.unbind(2), strict=True)):
+        for lead, (one, more) in enumerate(told):
             fresh = self._spread_out(noise[:, :, lead], keep[0].shape[-2:])
             total, variance = torch.zeros(()).to(one), torch.full_like(keep[0], 1e-12)
             for s, (k, new, amplitude) in enumerate(zip(keep, fresh, amplitudes, strict=True)):
