@@ -35,8 +35,8 @@ SLACK = 1.4
 """What convolutions need for themselves, and memory that is free in pieces, as a factor."""
 OVERLAP = 16
 """Pixels within which one tile turns into the next."""
-REACH = 32
-"""Pixels that the air of a tile is expected to come from beyond it; where it comes from further, tiles are cut."""
+SPEED = 5
+"""Pixels a step that the air of a tile is expected to come from beyond it; where it comes from further, it is cut."""
 SMALLEST = 64
 """Side of the smallest tile."""
 _BYTES: weakref.WeakKeyDictionary[nn.Module, dict[Any, int]] = weakref.WeakKeyDictionary()
@@ -132,7 +132,7 @@ def choose_tiling(run: Run, count: int, *, memory: int) -> Tiling | None:
     motion = _bytes_for_motion(run)
 
     def window(side: int) -> int:
-        around = side + OVERLAP + 2 * parts.halo + 2 * parts.multiple + REACH
+        around = side + OVERLAP + 2 * parts.halo + 2 * parts.multiple + SPEED * (run.history + run.horizon)
         return min(ny, around) * min(nx, around)
 
     def need(side: int) -> float:
@@ -258,7 +258,7 @@ def _weights(tile: slice, end: int) -> Array:
 
 def _bytes_a_pixel(run: Run) -> float:
     """What a forecast takes for each pixel that it is made of."""
-    side, how = SMALLEST // 2, {"members": min(AT_ONCE, run.members or MEMBERS), "renewing": run.members is not None}
+    side, how = 2 * SMALLEST, {"members": min(AT_ONCE, run.members or MEMBERS), "renewing": run.members is not None}
     shape = (1, run.history, run.channels.count_in, side, side)
     known, key = _BYTES.setdefault(run.network, {}), (shape, run.horizon, *how.values())
     if key not in known:
