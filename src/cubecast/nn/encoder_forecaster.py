@@ -18,6 +18,7 @@ from cubecast.nn.fading import Fading, spares_memory
 from cubecast.nn.layout import Layout
 from cubecast.nn.members import draw_blocks
 from cubecast.nn.recurrent import RecurrentLayer
+from cubecast.nn.strides import downscale, upscale
 from cubecast.shapes import Field, Forecast, Frames, Noise
 
 CellFactory = Callable[[int, int, tuple[int, int] | None], Cell]
@@ -112,10 +113,10 @@ class EncoderForecaster(nn.Module):
             scale *= stride
             size = None if grid is None else (self._padded(grid[0]) // scale, self._padded(grid[1]) // scale)
             coarser = hidden_channels[index + 1] if index + 1 < len(hidden_channels) else 0
-            self.down.append(_downscale(width, hidden, stride))
+            self.down.append(downscale(width, hidden, stride))
             self.encoder.append(RecurrentLayer(make_cell(width if stride == 1 else hidden, hidden, size)))
             self.forecaster.append(RecurrentLayer(make_cell(coarser + noise_channels, hidden, size)))
-            self.up.append(_upscale(hidden, stride))
+            self.up.append(upscale(hidden, stride))
             width = hidden
         self.head = nn.Conv2d(hidden_channels[0], layout.outputs * patch**2 * self._fields, 1)
         if residual:
@@ -164,14 +165,12 @@ class EncoderForecaster(nn.Module):
                 changes.extend(some[:, :, : self.layout.outputs].unbind(1))
                 yield some[:, :, self.layout.outputs :]
 
-        kept = (
-            self._kept(frames, told())
-            if self.fading is None
-            else self.fading(frames, told(), renewing if renewing is not None and renewing.shape[2] else None)
-        )
+        if self.fading is None:
+            kept = self._kept(frames, told())
+        else:
+            kept = self.fading(frames, told(), renewing if renewing is not None and renewing.shape[2] else None)
         for one in kept:
-            change = changes.popleft()
-            yield one + change.repeat_interleave(len(one) // len(change), dim=0)
+            yield one + (change := changes.popleft()).repeat_interleave(len(one) // len(change), dim=0)
 
     def _unrolled(self, frames: Tensor, horizon: int, noise: Tensor | None) -> Tensor:
         """What the head sees (members, horizon, channel, *patches); once for each sample without noise channels."""
@@ -284,9 +283,7 @@ class EncoderForecaster(nn.Module):
     def _pad(self, frames: Tensor) -> Tensor:
         ny, nx = frames.shape[-2:]
         pad = (0, self._padded(nx) - nx, 0, self._padded(ny) - ny)
-        if not any(pad):
-            return frames
-        return _each_frame(lambda f: F.pad(f, pad, mode="replicate"), frames)
+        return _each_frame(lambda f: F.pad(f, pad, mode="replicate"), frames) if any(pad) else frames
 
 
 def _each_frame(function: Callable[[Tensor], Tensor], sequence: Tensor) -> Tensor:
@@ -296,18 +293,3 @@ def _each_frame(function: Callable[[Tensor], Tensor], sequence: Tensor) -> Tenso
     if sequence.stride(0) < sequence.stride(1):  # the fused engine has time outermost: no copy
         return _each_frame(function, sequence.transpose(0, 1)).transpose(0, 1)
     return function(sequence.flatten(0, 1)).unflatten(0, sequence.shape[:2])
-
-
-def _downscale(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    if stride == 1:
-        return nn.Identity()
-    half = stride // 2
-    conv = nn.Conv2d(in_channels, out_channels, 2 * half + 1, stride=stride, padding=half)
-    return nn.Sequential(conv, nn.LeakyReLU(0.2))
-
-
-def _upscale(channels: int, stride: int) -> nn.Module:
-    if stride == 1:
-        return nn.Identity()
-    conv = nn.Conv2d(channels, channels, 3, padding=1)
-    return nn.Sequential(nn.Upsample(scale_factor=stride, mode="nearest"), conv, nn.LeakyReLU(0.2))
