@@ -19,6 +19,7 @@ from torch import nn
 from cubecast.channels import Array
 from cubecast.errors import UsageError
 from cubecast.forecast import AT_ONCE, MEMBERS, Run, run_whole
+from cubecast.memory import give_back
 from cubecast.nn import Lagrangian, count_bytes
 from cubecast.nn.advection import Trajectories
 from cubecast.nn.box import Box
@@ -136,7 +137,7 @@ def choose_tiling(run: Run, count: int, *, memory: int) -> Tiling | None:
         return min(ny, around) * min(nx, around)
 
     def need(side: int) -> float:
-        bands = 3 * field * min(ny, side + OVERLAP) * nx
+        bands = 2 * field * min(ny, side + OVERLAP) * nx  # one is forecast, one is written
         return PROGRAM + max(motion, pixel * window(side) + bands) + (0 if lazy else result)
 
     side, number = _rounded(max(ny, nx)), 1
@@ -184,7 +185,8 @@ class _Tiles:
         for rows in self.rows:
             band, below = delayed(self.band, pure=False, nout=2)(last, rows, paths, below)
             shape = (len(self.run.names), *self.run.shape, rows.stop - rows.start, self.run.size[1])
-            bands.append(da.from_delayed(band, shape, np.float32))
+            whole = da.from_delayed(band, shape, np.float32)
+            bands.append(whole.rechunk({whole.ndim - 3: 1}))  # leads: what is written is copied, piece by piece
         return da.concatenate(bands, axis=-2)
 
     def follow(self, last: int) -> Trajectories | None:
@@ -216,6 +218,7 @@ class _Tiles:
             for columns in self.columns:
                 part = Box(rows.start, end, columns.start, min(columns.stop + OVERLAP, nx))
                 out[..., part.slices[1]] += self._part(last, part, paths) * _weights(columns, part.x1)
+                give_back()
                 next(self._done, None)
         out *= _weights(rows, end)[:, None]
         if above is not None:
