@@ -134,10 +134,11 @@ def choose_tiling(run: Run, count: int, *, memory: int) -> Tiling | None:
 
     def window(side: int) -> int:
         around = side + OVERLAP + 2 * parts.halo + 2 * parts.multiple + SPEED * (run.history + run.horizon)
+        around = around * 17 // 16  # see Box.rounded
         return min(ny, around) * min(nx, around)
 
     def need(side: int) -> float:
-        bands = 2 * field * min(ny, side + OVERLAP) * nx  # one is forecast, one is written
+        bands = 3 * field * min(ny, side + OVERLAP) * nx  # one is forecast; one is written, piece by piece
         return PROGRAM + max(motion, pixel * window(side) + bands) + (0 if lazy else result)
 
     side, number = _rounded(max(ny, nx)), 1
