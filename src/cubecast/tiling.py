@@ -19,6 +19,7 @@ from torch import nn
 from cubecast.channels import Array
 from cubecast.errors import UsageError
 from cubecast.forecast import AT_ONCE, MEMBERS, Run, run_whole
+from cubecast.memory import give_back
 from cubecast.nn import Lagrangian, count_bytes
 from cubecast.nn.advection import Trajectories
 from cubecast.nn.box import Box
@@ -35,8 +36,8 @@ SLACK = 1.4
 """What convolutions need for themselves, and memory that is free in pieces, as a factor."""
 OVERLAP = 16
 """Pixels within which one tile turns into the next."""
-REACH = 32
-"""Pixels that the air of a tile is expected to come from beyond it; where it comes from further, tiles are cut."""
+SPEED = 5
+"""Pixels a step that the air of a tile is expected to come from beyond it; where it comes from further, it is cut."""
 SMALLEST = 64
 """Side of the smallest tile."""
 _BYTES: weakref.WeakKeyDictionary[nn.Module, dict[Any, int]] = weakref.WeakKeyDictionary()
@@ -132,11 +133,12 @@ def choose_tiling(run: Run, count: int, *, memory: int) -> Tiling | None:
     motion = _bytes_for_motion(run)
 
     def window(side: int) -> int:
-        around = side + OVERLAP + 2 * parts.halo + 2 * parts.multiple + REACH
+        around = side + OVERLAP + 2 * parts.halo + 2 * parts.multiple + SPEED * (run.history + run.horizon)
+        around = around * 17 // 16  # see Box.rounded
         return min(ny, around) * min(nx, around)
 
     def need(side: int) -> float:
-        bands = 3 * field * min(ny, side + OVERLAP) * nx
+        bands = 3 * field * min(ny, side + OVERLAP) * nx  # one is forecast; one is written, piece by piece
         return PROGRAM + max(motion, pixel * window(side) + bands) + (0 if lazy else result)
 
     side, number = _rounded(max(ny, nx)), 1
@@ -174,7 +176,7 @@ class _Tiles:
         self.run, self.tiling = run, tiling
         ny, nx = run.size
         self.parts = Parts(
-            run.network, run.size, history=run.history, horizon=run.horizon, halo=tiling.halo, steady=run.steady
+            run.network, (ny, nx), history=run.history, horizon=run.horizon, halo=tiling.halo, steady=run.steady
         )
         self.rows, self.columns = _spans(ny, tiling.side), _spans(nx, tiling.side)
         total = count * len(self.rows) * len(self.columns)
@@ -186,7 +188,8 @@ class _Tiles:
         for rows in self.rows:
             band, below = delayed(self.band, pure=False, nout=2)(last, rows, paths, below)
             shape = (len(self.run.names), *self.run.shape, rows.stop - rows.start, self.run.size[1])
-            bands.append(da.from_delayed(band, shape, np.float32))
+            whole = da.from_delayed(band, shape, np.float32)
+            bands.append(whole.rechunk({whole.ndim - 3: 1}))  # leads: what is written is copied, piece by piece
         return da.concatenate(bands, axis=-2)
 
     def follow(self, last: int) -> Trajectories | None:
@@ -218,6 +221,7 @@ class _Tiles:
             for columns in self.columns:
                 part = Box(rows.start, end, columns.start, min(columns.stop + OVERLAP, nx))
                 out[..., part.slices[1]] += self._part(last, part, paths) * _weights(columns, part.x1)
+                give_back()
                 next(self._done, None)
         out *= _weights(rows, end)[:, None]
         if above is not None:
@@ -260,7 +264,7 @@ def _weights(tile: slice, end: int) -> Array:
 
 def _bytes_a_pixel(run: Run) -> float:
     """What a forecast takes for each pixel that it is made of."""
-    side, how = SMALLEST // 2, {"members": min(AT_ONCE, run.members or MEMBERS), "renewing": run.members is not None}
+    side, how = 2 * SMALLEST, {"members": min(AT_ONCE, run.members or MEMBERS), "renewing": run.members is not None}
     shape = (1, run.history, run.channels.count_in, side, side)
     known, key = _BYTES.setdefault(run.network, {}), (shape, run.horizon, *how.values())
     if key not in known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,6 +48,18 @@ class Box:
         y0, x0 = (max(0, (n - by) // multiple * multiple) for n in (self.y0, self.x0))
         y1, x1 = (min(n, -(-(m + by) // multiple) * multiple) for m, n in zip((self.y1, self.x1), size, strict=True))
         return Box(y0, y1, x0, x1)
+
+    def rounded(self, multiple: int, size: Sequence[int]) -> Box:
+        """Larger at its far ends, by a sixteenth at most, within a grid of ``size``: so that few shapes occur.
+
+        Its sides are multiples of the largest power of 2 that is no more than that, and of ``multiple``.
+        """
+        steps = [math.lcm(multiple, 2 ** max(0, n.bit_length() - 5)) for n in self.shape]
+        y1, x1 = (
+            first - (first - end) // k * k
+            for first, end, k in zip((self.y0, self.x0), (self.y1, self.x1), steps, strict=True)
+        )
+        return Box(self.y0, min(y1, size[0]), self.x0, min(x1, size[1]))
 
     def halves(self) -> tuple[Box, Box]:
         """Two pieces, one after the other along the longer side."""

@@ -17,6 +17,7 @@ from cubecast.nn.fading import Fading
 from cubecast.nn.layout import Layout
 from cubecast.nn.members import Forecasts, Leads, draw_blocks
 from cubecast.nn.recurrent import RecurrentLayer
+from cubecast.nn.strides import downscale, each_frame, upscale
 from cubecast.shapes import Field, Forecast, Frames, Noise
 
 CellFactory = Callable[[int, int, tuple[int, int] | None], Cell]
@@ -111,10 +112,10 @@ class EncoderForecaster(nn.Module):
             scale *= stride
             size = None if grid is None else (self._padded(grid[0]) // scale, self._padded(grid[1]) // scale)
             coarser = hidden_channels[index + 1] if index + 1 < len(hidden_channels) else 0
-            self.down.append(_downscale(width, hidden, stride))
+            self.down.append(downscale(width, hidden, stride))
             self.encoder.append(RecurrentLayer(make_cell(width if stride == 1 else hidden, hidden, size)))
             self.forecaster.append(RecurrentLayer(make_cell(coarser + noise_channels, hidden, size)))
-            self.up.append(_upscale(hidden, stride))
+            self.up.append(upscale(hidden, stride))
             width = hidden
         self.head = nn.Conv2d(hidden_channels[0], layout.outputs * patch**2 * self._fields, 1)
         if residual:
@@ -197,14 +198,14 @@ class EncoderForecaster(nn.Module):
         sequence = F.pixel_unshuffle(self._pad(frames), self.patch)
         states = []
         for down, layer in zip(self.down, self.encoder, strict=True):
-            sequence, state = layer(_each_frame(down, sequence), frames.shape[1])
+            sequence, state = layer(each_frame(down, sequence), frames.shape[1])
             states.append(state)
         members = 1 if noise is None else noise.shape[0] // frames.shape[0]
         above: Tensor | None = None
         for index in reversed(range(len(states))):
             state = tuple(s.repeat_interleave(members, dim=0) for s in states[index]) if members > 1 else states[index]
             outputs, _ = self.forecaster[index](self._with_noise(above, noise, index), horizon, state)
-            sequence = above = _each_frame(self.up[index], outputs)
+            sequence = above = each_frame(self.up[index], outputs)
         return sequence
 
     def _kept(self, frames: Tensor, said: Iterator[Tensor]) -> Iterator[Field]:
@@ -272,7 +273,7 @@ class EncoderForecaster(nn.Module):
         if noise is None:
             return above
         scale = math.prod(self.strides[1 : index + 1])
-        own = noise if scale == 1 else _each_frame(lambda f: F.avg_pool2d(f, scale) * scale, noise)
+        own = noise if scale == 1 else each_frame(lambda f: F.avg_pool2d(f, scale) * scale, noise)
         return own if above is None else torch.cat([above, own.to(above.dtype)], dim=2)
 
     def _check(self, frames: Tensor, horizon: int) -> None:
@@ -296,28 +297,4 @@ class EncoderForecaster(nn.Module):
         pad = (0, self._padded(nx) - nx, 0, self._padded(ny) - ny)
         if not any(pad):
             return frames
-        return _each_frame(lambda f: F.pad(f, pad, mode="replicate"), frames)
-
-
-def _each_frame(function: Callable[[Tensor], Tensor], sequence: Tensor) -> Tensor:
-    """``function`` of fields, applied to all times at once, in the order in which they lie in memory."""
-    if isinstance(function, nn.Identity):
-        return sequence
-    if sequence.stride(0) < sequence.stride(1):  # the fused engine has time outermost: no copy
-        return _each_frame(function, sequence.transpose(0, 1)).transpose(0, 1)
-    return function(sequence.flatten(0, 1)).unflatten(0, sequence.shape[:2])
-
-
-def _downscale(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    if stride == 1:
-        return nn.Identity()
-    half = stride // 2
-    conv = nn.Conv2d(in_channels, out_channels, 2 * half + 1, stride=stride, padding=half)
-    return nn.Sequential(conv, nn.LeakyReLU(0.2))
-
-
-def _upscale(channels: int, stride: int) -> nn.Module:
-    if stride == 1:
-        return nn.Identity()
-    conv = nn.Conv2d(channels, channels, 3, padding=1)
-    return nn.Sequential(nn.Upsample(scale_factor=stride, mode="nearest"), conv, nn.LeakyReLU(0.2))
+        return each_frame(lambda f: F.pad(f, pad, mode="replicate"), frames)

@@ -81,11 +81,14 @@ class Parts:
     def windows(self, part: Box, paths: Trajectories | None) -> Windows:
         """What the forecast of a part takes."""
         if paths is None:
-            here = part.grown(self.halo, self.multiple, self.size)
+            here = self._around(part)
             return Windows(here, here, part)
-        here = paths.reach_arriving(self.horizon, part, beside=self._beside)
-        here = here.grown(self.halo, self.multiple, self.size)
+        here = self._around(paths.reach_arriving(self.horizon, part, beside=self._beside))
         return Windows(paths.reach_passed(self.history - 1, here), here, part)
+
+    def _around(self, part: Box) -> Box:
+        """With its halo. Few shapes: for each that they see the libraries keep a megabyte."""
+        return part.grown(self.halo, self.multiple, self.size).rounded(self.multiple, self.size)
 
     def forecast(
         self, frames: Frames, windows: Windows, paths: Trajectories | None, noise: Noise | None = None

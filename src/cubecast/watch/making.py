@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import logging
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from cubecast.errors import one_line
+from cubecast.memory import give_back
 from cubecast.nowcaster import Nowcaster
 from cubecast.watch.outbox import MARK, Outbox
 from cubecast.watch.rules import Rules
@@ -134,7 +133,4 @@ class Maker:
 def _give_back() -> None:
     """Give the memory of drawing back: figures are cycles, which Python keeps for long, and the C library after it."""
     gc.collect()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl does not need it
-        if trim is not None:
-            trim(0)
+    give_back()
