@@ -22,7 +22,7 @@ import xarray as xr
 
 import cubecast
 from cubecast.errors import CubecastError
-from cubecast.nn import advection, fading, lagrangian
+from cubecast.nn import fading, lagrangian, trajectories
 from cubecast.verification import MATCHED, MODEL
 from train_weights import configure
 
@@ -38,7 +38,7 @@ def nothing_goes_on(parts: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
 
 
 PARTS: dict[str, Callable[[], Any]] = {
-    "motion within wider windows for farther ways": lambda: patch.object(advection, "PART", 0.0),
+    "motion within wider windows for farther ways": lambda: patch.object(trajectories, "PART", 0.0),
     "the mean over ways that air may have gone": lambda: patch.object(lagrangian, "STRAY", 0.0),
     "growth that goes on as it did": lambda: patch.object(fading, "persistences", nothing_goes_on),
 }

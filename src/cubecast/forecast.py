@@ -108,11 +108,6 @@ class Run:
         return {n: found[0] if len(self.channels.inputs) == 1 else n for n in self.channels.outputs}
 
     @property
-    def steady(self) -> bool:
-        """Whether one forecast is asked for, not members."""
-        return self.members is None
-
-    @property
     def size(self) -> tuple[int, ...]:
         """Sizes of the space dims."""
         return tuple(self.cube.sizes[d] for d in space_dims(self.cube))
@@ -241,7 +236,7 @@ def run_whole(
         frames, seen = run.read(last)
         run.check_observed(last, bool(seen.any()))
         # Made within `ask`: without gradients, in its precision.
-        shared = cache(partial(forecasts, run.network, frames, run.horizon, steady=run.steady))
+        shared = cache(partial(forecasts, run.network, frames, run.horizon, steady=run.members is None))
 
         def forecast(noise: Noise | None, shared: Callable[[], Forecasts] = shared) -> Forecast:
             return shared()(noise)

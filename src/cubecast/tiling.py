@@ -21,10 +21,10 @@ from cubecast.errors import UsageError
 from cubecast.forecast import AT_ONCE, MEMBERS, Run, run_whole
 from cubecast.memory import give_back
 from cubecast.nn import Lagrangian, count_bytes
-from cubecast.nn.advection import Trajectories
 from cubecast.nn.box import Box
 from cubecast.nn.motion import BAND, finest_level
 from cubecast.nn.parts import Parts
+from cubecast.nn.trajectories import Trajectories
 from cubecast.progress import Progress
 from cubecast.shapes import Forecast, Noise
 
@@ -176,7 +176,12 @@ class _Tiles:
         self.run, self.tiling = run, tiling
         ny, nx = run.size
         self.parts = Parts(
-            run.network, (ny, nx), history=run.history, horizon=run.horizon, halo=tiling.halo, steady=run.steady
+            run.network,
+            (ny, nx),
+            history=run.history,
+            horizon=run.horizon,
+            halo=tiling.halo,
+            steady=run.members is None,
         )
         self.rows, self.columns = _spans(ny, tiling.side), _spans(nx, tiling.side)
         total = count * len(self.rows) * len(self.columns)

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cubecast.errors import UsageError
-from cubecast.nn.advection import interpolate, places
+from cubecast.nn.advection import interpolate
 from cubecast.nn.box import Box
 from cubecast.nn.neighbours import sum_square
+from cubecast.nn.trajectories import places
 from cubecast.precision import full_precision
 from cubecast.shapes import Frames, Motion, Observed
 

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from cubecast.errors import UsageError
-from cubecast.nn.advection import Trajectories
 from cubecast.nn.box import Box, Windows
 from cubecast.nn.cell import Cell
 from cubecast.nn.encoder_forecaster import EncoderForecaster
 from cubecast.nn.lagrangian import Lagrangian, follow
 from cubecast.nn.members import forecasts
 from cubecast.nn.motion import FrameByFrame
+from cubecast.nn.trajectories import Trajectories
 from cubecast.shapes import Frames, Noise, Observed, Part
 
 
