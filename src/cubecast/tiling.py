@@ -34,7 +34,7 @@ PROGRAM = 500_000_000
 """Bytes that Python, the libraries and a small model take."""
 FILES = 150_000_000
 """Bytes that the libraries of files take where a forecast is written as it is made."""
-SLACK = 1.4
+SLACK = 1.6
 """What convolutions need for themselves, and memory that is free in pieces, as a factor."""
 OVERLAP = 16
 """Pixels within which one tile turns into the next."""

@@ -22,7 +22,7 @@ model.fit(open_cube(path))
 Path(said).write_text(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 """
 SIDE, TIMES = 256, 10
-GROWTH = 1.2
+GROWTH = 1.25
 
 
 def test_training_on_an_archive_larger_than_memory(tally, launch, memory_disk):
