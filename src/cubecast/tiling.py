@@ -32,7 +32,9 @@ MEMORY = "4GB"
 """What a forecast may take; one number for all machines, so that the same forecast is made the same way on each."""
 PROGRAM = 500_000_000
 """Bytes that Python, the libraries and a small model take."""
-SLACK = 1.4
+FILES = 150_000_000
+"""Bytes that the libraries of files take where a forecast is written as it is made."""
+SLACK = 1.6
 """What convolutions need for themselves, and memory that is free in pieces, as a factor."""
 OVERLAP = 16
 """Pixels within which one tile turns into the next."""
@@ -138,8 +140,8 @@ def choose_tiling(run: Run, count: int, *, memory: int) -> Tiling | None:
         return min(ny, around) * min(nx, around)
 
     def need(side: int) -> float:
-        bands = 3 * field * min(ny, side + OVERLAP) * nx  # one is forecast; one is written, piece by piece
-        return PROGRAM + max(motion, pixel * window(side) + bands) + (0 if lazy else result)
+        bands = 2 * field * min(ny, side + OVERLAP) * nx  # one is forecast, one is written
+        return PROGRAM + max(motion, pixel * window(side) + bands) + (FILES if lazy else result)
 
     side, number = _rounded(max(ny, nx)), 1
     while need(side) > memory and side > SMALLEST:
@@ -192,10 +194,14 @@ class _Tiles:
         paths, below, bands = delayed(self.follow, pure=False)(last), None, []
         for rows in self.rows:
             band, below = delayed(self.band, pure=False, nout=2)(last, rows, paths, below)
-            shape = (len(self.run.names), *self.run.shape, rows.stop - rows.start, self.run.size[1])
-            whole = da.from_delayed(band, shape, np.float32)
-            bands.append(whole.rechunk({whole.ndim - 3: 1}))  # leads: what is written is copied, piece by piece
+            bands.append(self._leads(band, rows))
         return da.concatenate(bands, axis=-2)
+
+    def _leads(self, band: Any, rows: slice) -> da.Array:
+        """A band lead by lead: a writer makes copies of what it writes."""
+        shape = (len(self.run.names), *self.run.shape[:-1], 1, rows.stop - rows.start, self.run.size[1])
+        leads = [delayed(_lead, pure=False)(band, n) for n in range(self.run.horizon)]
+        return da.concatenate([da.from_delayed(one, shape, np.float32) for one in leads], axis=-3)
 
     def follow(self, last: int) -> Trajectories | None:
         """The way of the air of a history, which is seen to have observed values."""
@@ -226,7 +232,6 @@ class _Tiles:
             for columns in self.columns:
                 part = Box(rows.start, end, columns.start, min(columns.stop + OVERLAP, nx))
                 out[..., part.slices[1]] += self._part(last, part, paths) * _weights(columns, part.x1)
-                give_back()
                 next(self._done, None)
         out *= _weights(rows, end)[:, None]
         if above is not None:
@@ -241,6 +246,7 @@ class _Tiles:
             one, other = part.halves()
             axis = -2 if one.x1 == part.x1 else -1
             return np.concatenate([self._part(last, one, paths), self._part(last, other, paths)], axis=axis)
+        give_back()
         frames, seen = self.run.crop(*windows.read.slices).read(last)
 
         def forecast(noise: Noise | None) -> Forecast:
@@ -251,6 +257,10 @@ class _Tiles:
         out = np.empty((len(self.run.names), *self.run.shape, *part.shape), np.float32)
         self.run.crop(*part.slices).fill(list(out), outputs, seen[:, *part.inside(windows.read)], last)
         return out
+
+
+def _lead(band: Array, number: int) -> Array:
+    return band[..., number : number + 1, :, :]
 
 
 def _spans(size: int, side: int) -> list[slice]:

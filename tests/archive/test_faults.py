@@ -78,7 +78,9 @@ def test_a_lost_scheduler_is_said_and_another_one_completes_the_run(
     scheduler = subprocess.Popen([*dask, "scheduler", "--port", "0", *common], stderr=subprocess.DEVNULL)
     worker = subprocess.Popen([*dask, "worker", "--no-nanny", *common], stderr=subprocess.DEVNULL)
     try:
-        wait(lambda: Path(place).is_file())
+        wait(
+            lambda: Path(place).is_file() and Path(place).read_text().rstrip().endswith("}")
+        )  # it is written in pieces
         address = json.loads(Path(place).read_text())["address"]
         with pytest.raises(FailedError, match="the dask scheduler is lost: start it, and run the same command"):
             run_archive([long], model, out, scheduler=address, progress=at_first(scheduler.kill))

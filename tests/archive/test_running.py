@@ -155,11 +155,11 @@ def test_broken_files_cost_their_own_forecasts_alone(run, archive, cluster, mode
 def test_a_file_that_ends_its_reader_costs_itself_alone(archive, monkeypatch) -> None:
     """A pipe, of which no end comes: the helper is ended by its clock, as it would be by a crash of HDF5."""
     os.mkfifo(archive / "rain_0050.nc")
-    monkeypatch.setattr("cubecast.sources.probe.SHARED", helper := Probe(seconds=5))
+    monkeypatch.setattr("cubecast.sources.probe.SHARED", helper := Probe(seconds=8))
     found = open_archive([str(archive / "*.nc")], variable=["rainfall_rate"], progress=None)
     assert helper._helper is None, "it ends when all files are open"
     assert list(found.refused) == [str(archive / "rain_0050.nc")]
-    assert "more than 5 s of reading" in found.refused[str(archive / "rain_0050.nc")]
+    assert "more than 8 s of reading" in found.refused[str(archive / "rain_0050.nc")]
     assert len(found.cube) == 9
 
 

@@ -30,7 +30,7 @@ sys.exit(99 if process.exitcode is None else process.exitcode)
 """
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 @pytest.mark.parametrize("suffix", [".nc", ".zarr"])
 def test_launches_after_dask_has_run(suffix, method, tally, launch, radar, memory_disk):
     fault = tally(f"training launched by {method} on {suffix[1:]}, after dask has run", short=1, full=50)

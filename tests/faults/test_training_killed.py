@@ -17,38 +17,55 @@ torch.set_num_threads(1)
 logging.basicConfig(filename=log, level=logging.INFO)
 raise SystemExit(main([str(part) for part in command]))
 """
-SETTINGS = ["--history", "3", "--horizon", "2", "--epochs", "6", "--set", "hidden_channels=[4]", "--set", "crop=16"]
+EPOCHS = 6
+SETTINGS = ["--history", "3", "--horizon", "2", "--epochs", str(EPOCHS)]
+SETTINGS += ["--set", "hidden_channels=[4]", "--set", "crop=16"]
 SETTINGS += ["--set", "coordinates=eulerian"]  # where an epoch is enough to get ahead of the start
 KILLS = 3
 
 
 def test_kill_while_training(tally, launch, radar, memory_disk):
+    """A kill comes a random while after a random epoch: by what the training says of itself, not by a clock."""
     fault = tally("kill -9, 3 times in a training", short=1, full=20)
 
-    def train(folder: Path, kill_after: float | None = None) -> float:
+    def start(folder: Path):
         command = ["train", radar, "-o", folder, *SETTINGS, "--resume", "-v"]
-        begun, process = time.perf_counter(), launch(TRAIN, command=command, log=f"{folder}.log")
-        process.join(kill_after)
-        process.kill()
+        return launch(TRAIN, command=command, log=f"{folder}.log")
+
+    def train(folder: Path) -> float:
+        begun, process = time.perf_counter(), start(folder)
         process.join()
-        assert kill_after is not None or process.exitcode == 0, Path(f"{folder}.log").read_text(encoding="utf-8")
+        assert process.exitcode == 0, Path(f"{folder}.log").read_text(encoding="utf-8")
         return time.perf_counter() - begun
 
+    def kill(folder: Path, rng: np.random.Generator) -> bool:
+        """Whether it came before the end."""
+        wanted = int(rng.integers(min(epochs_told(folder), EPOCHS - 1), EPOCHS))
+        wait, process = float(rng.uniform(0, seconds / EPOCHS)), start(folder)
+        while epochs_told(folder) < wanted and process.exitcode is None:
+            time.sleep(0.002)
+        process.join(wait)
+        in_time = process.exitcode is None
+        process.kill()
+        process.join()
+        return in_time
+
     launch("").join()  # the process that all others are forked from takes its time to start
-    seconds = train(memory_disk / "whole")
+    seconds, in_time = train(memory_disk / "whole"), 0
     whole = sha256(memory_disk / "whole" / WEIGHTS)
     assert "kept the weights after epoch" in (memory_disk / "whole.log").read_text(), "it learned nothing"
     for seed in fault:
         rng, folder = np.random.default_rng(seed), memory_disk / str(seed)
         for _ in range(KILLS):
-            train(folder, kill_after=float(rng.uniform(0, seconds)))
+            in_time += kill(folder, rng)
             kept, told = checkpoint_epoch(fault, seed, folder), epochs_told(folder)
             if told - kept > 1:
                 fault.lost(seed, f"{told} epochs were trained and the checkpoint is of epoch {kept}")
         train(folder)
         if sha256(folder / WEIGHTS) != whole:
             fault.lost(seed, "other weights than those of the uninterrupted run")
-    fault.note(f"an uninterrupted run takes {seconds:.1f} s")
+    fault.note(f"{in_time} kills came before the end of a training, which takes {seconds:.1f} s alone")
+    assert in_time > fault.tries * KILLS / 2, "the kills came too late: too little was tried"
 
 
 def sha256(path: Path) -> str:

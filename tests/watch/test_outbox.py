@@ -4,7 +4,6 @@ import errno
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -108,8 +107,9 @@ def test_latest_is_replaced_in_one_step(site):
     code = (
         "import sys, os, time\n"
         "seen = bad = 0\n"
-        "end = time.time() + 30\n"
-        "while not os.path.exists(sys.argv[2]) and time.time() < end:\n"
+        "end = time.time() + 120\n"
+        "print('reading', flush=True)\n"
+        "while not (seen > 10 and os.path.exists(sys.argv[2])) and time.time() < end:\n"
         "    if seen or os.path.lexists(sys.argv[1]):\n"
         "        try: bad += open(sys.argv[1], 'rb').read(4) != b'\\x89HDF'\n"
         "        except OSError: bad += 1\n"
@@ -120,10 +120,11 @@ def test_latest_is_replaced_in_one_step(site):
     reader = subprocess.Popen(
         [sys.executable, "-c", code, str(site.out / "latest.nc"), str(stop)], stdout=subprocess.PIPE, text=True
     )
-    time.sleep(0.3)
+    assert reader.stdout is not None
+    assert reader.stdout.readline() == "reading\n"
     watcher.cycle()
     stop.touch()
-    out, _ = reader.communicate(timeout=60)
+    out, _ = reader.communicate(timeout=180)
     seen, bad = map(int, out.split())
     assert seen > 10
     assert bad == 0
