@@ -121,6 +121,21 @@ def test_members_stray_from_the_motion_each_its_own_way(own: bool) -> None:
     assert (forecast[0] - forecast[1]).abs().mean() > 0.1 * values.mean()
 
 
+def test_a_steady_forecast_with_noise_of_the_layers_is_asked_for_piece_by_piece() -> None:
+    """It does not stray, and bands are smoothed by how far the air may have."""
+    torch.manual_seed(1)
+    config = ModelConfig(coordinates="lagrangian", hidden_channels=[4], patch=2, bands=3, noise_channels=2)
+    network = build_network(config, in_channels=2, out_channels=1).eval()
+    frames = observed(moving())
+    noise = network.draw_noise(frames, 3, members=4, seed=1, renewing=False)
+    with torch.no_grad():
+        forecasts = network.forecasts(frames, 3, steady=True)
+        pieces = torch.cat([forecasts(piece) for piece in noise.split(2)])
+        torch.testing.assert_close(pieces, forecasts(noise))
+        torch.testing.assert_close(pieces[:1], network(frames, 3))  # untrained: noise says nothing
+        assert (pieces - network(frames, 3, noise)).abs().max() > 1e-3
+
+
 class RepeatEach(Repeat):
     """The last frame for each member, with noise."""
 

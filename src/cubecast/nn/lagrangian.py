@@ -115,12 +115,11 @@ class Lagrangian(nn.Module):
         astray = (lambda lead: STRAY * lead**1.5 * speeds) if steady else None
         history = self._bring_history(frames, paths, windows)
         leads = lead_by_lead(self.forecaster, history, horizon, steady=steady, astray=astray)
-        ways: Iterable[Displaced] = paths.arriving(horizon, windows.part)
-        ways = ways if steady else list(ways)
+        kept = None if steady else list(paths.arriving(horizon, windows.part))  # few ask for a steady one twice
 
         def forecast(noise: Noise | None) -> Part:
             strayed, own = self._share_out(noise)
-            carried = []
+            carried, ways = [], kept or paths.arriving(horizon, windows.part)
             for lead, (fields, moved) in enumerate(zip(leads(own), ways, strict=True), start=1):
                 aside = None if steady or strayed is None else math.sqrt(lead) * strayed
                 points = _points(moved, aside, windows)
