@@ -34,6 +34,8 @@ PROGRAM = 500_000_000
 """Bytes that Python, the libraries and a small model take."""
 FILES = 150_000_000
 """Bytes that the libraries of files take where a forecast is written as it is made."""
+WAYS = 8
+"""Bytes a pixel of the motion within several windows, which all tiles follow."""
 SLACK = 1.6
 """What convolutions need for themselves, and memory that is free in pieces, as a factor."""
 OVERLAP = 16
@@ -42,8 +44,7 @@ SPEED = 5
 """Pixels a step that the air of a tile is expected to come from beyond it; where it comes from further, it is cut."""
 SMALLEST = 64
 """Side of the smallest tile."""
-_BYTES: weakref.WeakKeyDictionary[nn.Module, dict[Any, int]] = weakref.WeakKeyDictionary()
-"""What a network was found to take: looking takes as long as a small forecast."""
+_BYTES: weakref.WeakKeyDictionary[nn.Module, dict[Any, int]] = weakref.WeakKeyDictionary()  # looking takes its time
 _TURN = threading.Lock()
 """One tile at a time, in whatever thread."""
 
@@ -131,8 +132,8 @@ def choose_tiling(run: Run, count: int, *, memory: int) -> Tiling | None:
     if PROGRAM + pixel * ny * nx + result <= memory:
         return None
     parts = Parts(run.network, (ny, nx), history=run.history, horizon=run.horizon)
-    lazy = 3 * result > memory
-    motion = _bytes_for_motion(run)
+    lazy, motion = 3 * result > memory, _bytes_for_motion(run)
+    ways = WAYS * ny * nx if motion else 0
 
     def window(side: int) -> int:
         around = side + OVERLAP + 2 * parts.halo + 2 * parts.multiple + SPEED * (run.history + run.horizon)
@@ -141,12 +142,12 @@ def choose_tiling(run: Run, count: int, *, memory: int) -> Tiling | None:
 
     def need(side: int) -> float:
         bands = 2 * field * min(ny, side + OVERLAP) * nx  # one is forecast, one is written
-        return PROGRAM + max(motion, pixel * window(side) + bands) + (FILES if lazy else result)
+        return PROGRAM + max(motion, pixel * window(side) + bands + ways) + (FILES if lazy else result)
 
-    side, number = _rounded(max(ny, nx)), 1
+    side, number = 16 * math.ceil(max(ny, nx) / 16), 1
     while need(side) > memory and side > SMALLEST:
         number += 1
-        side = max(SMALLEST, _rounded(max(ny, nx) / number))
+        side = max(SMALLEST, 16 * math.ceil(max(ny, nx) / number / 16))
     if need(side) > memory:
         raise UsageError(
             "memory",
@@ -294,8 +295,3 @@ def _bytes_for_motion(run: Run) -> float:
     (ny, nx), frames = run.size, run.history * len(run.names)
     share = 4.0 ** -finest_level(run.network.window, run.size)
     return ny * nx * (frames * (4 + 1) * share * 4 / 3 + 32) + 80 * min(BAND, frames * ny * nx * share)
-
-
-def _rounded(side: float) -> int:
-    """A multiple of 16, which parts into chunks."""
-    return 16 * math.ceil(side / 16)
