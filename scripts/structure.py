@@ -56,8 +56,8 @@ def variants() -> Iterator[tuple[str, list[str]]]:
 def untrained(settings: list[str]) -> cubecast.Nowcaster:
     """The network of the shipped weights before training: on a little rain, by a step too small to change it."""
     config = configure(5.0, 0, [*settings, "epochs=1", "learning_rate=1e-12", "crops_per_window=1"])
-    size = config.data.crop or 64
-    rain = cubecast.generate_rain(frames=40, size=(size, size), kind="stratiform", wet_fraction=0.5)
+    size, window = config.data.crop or 64, config.task.history + config.task.horizon
+    rain = cubecast.generate_rain(frames=5 * window, size=(size, size), kind="stratiform", wet_fraction=0.5)
     return cubecast.Nowcaster(config).fit(rain)
 
 
