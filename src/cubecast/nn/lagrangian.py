@@ -111,8 +111,8 @@ class Lagrangian(nn.Module):
         """
         whole = Box.whole(paths.size)
         windows = windows or Windows(whole, whole, whole)
-        speeds = paths.speeds(windows.here)[:, None]
-        astray = (lambda lead: STRAY * lead**1.5 * speeds) if steady else None
+        speeds = paths.speeds(windows.here)[:, None] if steady else None
+        astray = None if speeds is None else lambda lead: STRAY * lead**1.5 * speeds
         history = self._bring_history(frames, paths, windows)
         leads = lead_by_lead(self.forecaster, history, horizon, steady=steady, astray=astray)
         kept = None if steady else list(paths.arriving(horizon, windows.part))  # few ask for a steady one twice

@@ -75,7 +75,7 @@ class Trajectories:
         """How far the air goes in a step, within the widest window: at the pixels of a window (batch, y, x)."""
         rows, columns = self._nodes_of(box)
         (way,) = self._between_nodes(iter([self._levels[:, -2:, rows, columns]]), box)
-        return way.norm(dim=1)
+        return _speed(way)[:, 0]
 
     def arriving(self, steps: int, box: Box | None = None) -> Iterator[Displaced]:
         """From each pixel of a window (None: of all) to where its air was 1, 2, ... ``steps`` steps before.
@@ -158,7 +158,7 @@ class Trajectories:
         """The velocity of air for so many steps at places (batch, 2, y, x), those beyond the grid as at its edge."""
         at = (pixels * pixel(self.size, pixels) - 1).permute(0, 2, 3, 1)
         levels = F.grid_sample(self._levels, at, padding_mode="border", align_corners=True).unflatten(1, (-1, 2))
-        way = lead * levels[:, -1:].norm(dim=2, keepdim=True)
+        way = lead * _speed(levels[:, -1:])
         place = (PART * way / self._window).clamp(min=1).log2().clamp(max=levels.shape[1] - 1)
         number = torch.arange(levels.shape[1], device=place.device).view(-1, 1, 1, 1)
         return ((1 - (place - number).abs()).clamp(min=0) * levels).sum(dim=1)
@@ -186,6 +186,12 @@ def places(moved: Displaced, box: Box, window: Box) -> Tensor:
 def pixel(size: tuple[int, int], like: Tensor) -> Tensor:
     """The size of a pixel of a grid (y, x), along x and y (2, 1, 1), as `torch.nn.functional.grid_sample` counts."""
     return like.new_tensor([2 / max(n - 1, 1) for n in reversed(size)])[:, None, None]
+
+
+def _speed(velocity: Tensor) -> Tensor:
+    """How fast it is (..., 1, y, x); no pixel stands quite still, for the slope of the root."""
+    x, y = velocity.split(1, dim=-3)
+    return torch.addcmul(x * x + 1e-12, y, y).sqrt()
 
 
 def _extent(pixels: Tensor, beside: Tensor) -> tuple[Tensor, Tensor]:
