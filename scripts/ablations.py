@@ -13,7 +13,6 @@ printed; it and what it was made with stand in ablations.json, written anew afte
 import json
 import logging
 import platform
-import sys
 import tempfile
 import time
 from bisect import bisect_left
@@ -28,12 +27,12 @@ import xarray as xr
 
 import cubecast
 from cubecast.atomic import atomic_path, make_folder
-from cubecast.errors import CubecastError, UsageError
+from cubecast.errors import UsageError
 from cubecast.nn import build_network, count_parameters
 from cubecast.presets import PRESETS
 from cubecast.training import choose_device
 from cubecast.verification import MATCHED, MODEL
-from train_weights import REPEAT, VALIDATION, command, configure, generate, machine
+from train_weights import REPEAT, VALIDATION, command, configure, generate, machine, run
 
 log = logging.getLogger(__name__)
 
@@ -230,15 +229,11 @@ def ablate(
 
 
 def main() -> None:
-    """Run; an error is one line."""
+    """Run."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(ablate)
-    try:
-        app()
-    except CubecastError as error:
-        typer.echo(f"ablations: error: {error}", err=True)
-        sys.exit(error.exit_code)
+    run(app, "ablations")
 
 
 if __name__ == "__main__":

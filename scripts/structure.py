@@ -9,7 +9,6 @@ scores are means over 12 leads and then over the cubes: of the forecast, of the 
 what was observed last, and of members.
 """
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Annotated, Any
@@ -21,14 +20,13 @@ import typer
 import xarray as xr
 
 import cubecast
-from cubecast.errors import CubecastError
+from ablations import BASELINE, COLUMNS, PRODUCTS
 from cubecast.nn import fading, lagrangian, trajectories
-from cubecast.verification import MATCHED, MODEL
-from train_weights import configure
+from cubecast.verification import MODEL
+from train_weights import configure, run
 
-BASELINE = "extrapolation"
-SINGLE = {"mse": "MSE", "csi_1": "CSI 1", "csi_5": "CSI 5", "frequency_bias_5": "bias 5", "fss_1_10km": "FSS 1, 10 km"}
-ENSEMBLE = {"crps": "CRPS", "crps_fair": "fair CRPS"}
+SINGLE = {c: COLUMNS[c] for c in ("mse", "csi_1", "csi_5", "frequency_bias_5", "fss_1_10km")}
+ENSEMBLE = {"crps": COLUMNS["crps"], "crps_fair": "fair CRPS"}
 """Columns of `cubecast.verify`, and what the table calls them."""
 
 
@@ -85,7 +83,7 @@ def compare(
             for part in left_out:
                 stack.enter_context(PARTS[part]())
             found = [score(model, cube, every=every, members=members) for cube in cubes]
-        products = {MODEL: "mean", MATCHED: "matched", f"{members} members": f"{members} members"}
+        products = {**PRODUCTS, f"{members} members": f"{members} members"}
         rows = [(name, said, product) for product, said in products.items()]
         for network, said, product in [*([] if number else [(BASELINE, "", BASELINE)]), *rows]:
             mean = pd.concat([one[product] for one in found], axis=1).mean(axis=1)
@@ -93,14 +91,10 @@ def compare(
 
 
 def main() -> None:
-    """Run; an error is one line."""
+    """Run."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(compare)
-    try:
-        app()
-    except CubecastError as error:
-        typer.echo(f"structure: error: {error}", err=True)
-        sys.exit(error.exit_code)
+    run(app, "structure")
 
 
 if __name__ == "__main__":

@@ -273,13 +273,18 @@ def scores(
         temporary.write_text(re.sub(r"## Scores\n.*?(?=## )", lambda _: body, text, flags=re.DOTALL), encoding="utf-8")
 
 
-def main() -> None:
-    """Run a command; an error is one line."""
+def run(app: typer.Typer, name: str) -> None:
+    """Run the commands of a script; an error is one line."""
     try:
         app()
     except CubecastError as error:
-        typer.echo(f"train_weights: error: {error}", err=True)
+        typer.echo(f"{name}: error: {error}", err=True)
         sys.exit(error.exit_code)
+
+
+def main() -> None:
+    """Run a command."""
+    run(app, "train_weights")
 
 
 if __name__ == "__main__":
