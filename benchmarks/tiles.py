@@ -34,7 +34,7 @@ from cubecast.nowcaster import Nowcaster
 from cubecast.sources.synthetic import generate_rain
 from cubecast.tiling import Tiling, run_tiled
 
-HALOS = [0, 8, 16, 32, 48, 64, 96, 128]
+HALOS = [0, 32, 64, 96, 128, 160, 192, 256]
 SIDE = 128
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cubecast.errors import UsageError
+from cubecast.steps import parse_time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +148,7 @@ def archive_urls(name: str, start: str | None = None, end: str | None = None) ->
 
 def _time(text: str) -> np.datetime64:
     try:
-        return np.datetime64(text.removesuffix("Z"), "s")
+        return parse_time(text).astype("datetime64[s]")
     except ValueError:
         raise UsageError("time", found=repr(text), allowed="UTC times such as 2024-07-01T12:00") from None
 

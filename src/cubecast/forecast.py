@@ -20,7 +20,7 @@ from cubecast.nn.members import Forecasts, draw_pairs, forecasts
 from cubecast.product import build_forecast
 from cubecast.progress import Progress, follow
 from cubecast.shapes import Forecast, Frames, Noise, Observed
-from cubecast.steps import Step
+from cubecast.steps import Step, parse_time
 
 MEMBERS = 8
 """How many members are averaged where a network with noise in its layers is asked for one forecast: four pairs."""
@@ -69,7 +69,7 @@ def read_reference(text: Any, cube: xr.DataArray) -> Any:
     """
     kind = cube[sequence_dim(cube)].dtype.kind
     try:
-        return np.datetime64(str(text).removesuffix("Z"), "ns") if kind == "M" else float(text)
+        return parse_time(str(text)) if kind == "M" else float(text)
     except ValueError:
         allowed = "a time such as 2017-05-09T12:30" if kind == "M" else "a number"
         raise UsageError("--at", found=repr(text), allowed=allowed) from None

@@ -26,7 +26,7 @@ from cubecast.prediction import start_run
 from cubecast.preparation import TrainingData, check_start, describe_model, plain, prepare
 from cubecast.progress import Progress
 from cubecast.ranks import joined
-from cubecast.steps import Step
+from cubecast.steps import Step, parse_time
 from cubecast.tiling import blank, run_within
 from cubecast.training import choose_device, train
 
@@ -230,7 +230,7 @@ class Nowcaster:
             model.log = list(about["log"])
             model._about = {"trained_on": about["trained_on"]}
             if about["training_period"] is not None:
-                first, last = (np.datetime64(v, "ns") if isinstance(v, str) else v for v in about["training_period"])
+                first, last = (parse_time(v) if isinstance(v, str) else v for v in about["training_period"])
                 model.training_period = (first, last)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(

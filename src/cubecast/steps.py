@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -14,6 +15,18 @@ MONTH_DAYS = 30.436875
 """Mean length of a Gregorian month in days: the nominal ``lead_time`` of one calendar month."""
 
 Values = npt.NDArray[Any]
+_TIME = re.compile(r"\d{4}[\d-]*([T ][\d:.]+)?Z?")
+
+
+def parse_time(text: str) -> np.datetime64:
+    """A UTC time such as ``2017-05-09T12:30``, with or without a ``Z`` at its end.
+
+    Raises:
+        ValueError: anything else; other time zones, too, which numpy would convert with a warning.
+    """
+    if not _TIME.fullmatch(text):
+        raise ValueError(f"{text!r} is not a UTC time such as 2017-05-09T12:30")
+    return np.datetime64(text.removesuffix("Z"), "ns")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from cubecast.memory import give_back
 from cubecast.nn import Lagrangian, count_bytes
 from cubecast.nn.box import Box
 from cubecast.nn.motion import BAND, finest_level
-from cubecast.nn.parts import Parts
+from cubecast.nn.parts import Parts, near
 from cubecast.nn.trajectories import Trajectories
 from cubecast.progress import Progress
 from cubecast.shapes import Forecast, Noise
@@ -36,7 +36,7 @@ FILES = 150_000_000
 """Bytes that the libraries of files take where a forecast is written as it is made."""
 WAYS = 8
 """Bytes a pixel of the motion within several windows, which all tiles follow."""
-SLACK = 1.6
+SLACK = 1.9
 """What convolutions need for themselves, and memory that is free in pieces, as a factor."""
 OVERLAP = 16
 """Pixels within which one tile turns into the next."""
@@ -57,7 +57,7 @@ class Tiling:
         side: of the tiles, in pixels.
         window: pixels that a network may be run on at once.
         lazy: whether the forecast is left to be computed when it is written.
-        halo: see `cubecast.nn.parts.Parts`.
+        halo: see `cubecast.nn.parts.Parts`; that of `choose_tiling` is `near` the tile.
     """
 
     side: int
@@ -88,7 +88,7 @@ def run_within(
 ) -> xr.Dataset:
     """The forecast Dataset after the frames at ``index``, of the whole grid at once where memory suffices, else tiled.
 
-    The tiled forecast is the same but for rounding. It is lazy (dask) where it does not fit into the memory itself.
+    The tiled forecast is the same but for rounding (`near`). It is lazy (dask) where it does not fit into the memory.
 
     Args:
         run: what to run.
@@ -132,11 +132,12 @@ def choose_tiling(run: Run, count: int, *, memory: int) -> Tiling | None:
     if PROGRAM + pixel * ny * nx + result <= memory:
         return None
     parts = Parts(run.network, (ny, nx), history=run.history, horizon=run.horizon)
+    halo = near(parts.halo)
     lazy, motion = 3 * result > memory, _bytes_for_motion(run)
     ways = WAYS * ny * nx if motion else 0
 
     def window(side: int) -> int:
-        around = side + OVERLAP + 2 * parts.halo + 2 * parts.multiple + SPEED * (run.history + run.horizon)
+        around = side + OVERLAP + 2 * halo + 2 * parts.multiple + SPEED * (run.history + run.horizon)
         around = around * 17 // 16  # see Box.rounded
         return min(ny, around) * min(nx, around)
 
@@ -154,7 +155,7 @@ def choose_tiling(run: Run, count: int, *, memory: int) -> Tiling | None:
             found=f"{memory / 1e9:.3g} GB",
             allowed=f"{math.ceil(need(side) / 1e7) / 100:.4g} GB or more for this model on a grid of {ny} x {nx}",
         )
-    return Tiling(side, window(side), lazy)
+    return Tiling(side, window(side), lazy, halo)
 
 
 def run_tiled(

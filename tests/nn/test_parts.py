@@ -15,6 +15,7 @@ from cubecast.nn.box import Box
 from cubecast.nn.members import draw_noise
 from cubecast.nn.motion import FrameByFrame, estimate_motion, estimate_motions
 from cubecast.nn.parts import Parts
+from cubecast.nn.parts import near as near_part
 from cubecast.sources.synthetic import generate_rain
 
 HISTORY, HORIZON = 3, 2
@@ -94,6 +95,11 @@ def test_parts_are_what_the_whole_has_there(settings: dict, coordinates: str) ->
             own = draw_noise(net, like, HORIZON, members=2, seed=5, corner=corner)
             found = parts.forecast(near, windows, paths, own)
             torch.testing.assert_close(found, whole[..., slice(*rows), slice(*columns)], atol=5e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize(("field", "halo"), [(167, 167), (351, 192), (1000, 500)])
+def test_near_is_never_more_than_the_field_nor_less_than_half_of_it(field: int, halo: int) -> None:
+    assert near_part(field) == halo
 
 
 def test_a_smaller_halo_is_not_the_same() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, final
 
@@ -18,14 +19,17 @@ from cubecast.nn.motion import FrameByFrame
 from cubecast.nn.trajectories import Trajectories
 from cubecast.shapes import Frames, Noise, Observed, Part
 
+HALO = 192
+"""Pixels around a tile that always count where the receptive field reaches as far; beyond, half of it counts."""
+
 
 @final
 class Parts:
     """A network that forecasts parts of a grid, each from a window around it, as it would forecast them on the whole.
 
     A window reaches ``halo`` pixels beyond its part. With the network's receptive field the forecast is that of the
-    whole grid but for rounding; the field grows with every step of history and horizon. In Lagrangian coordinates the
-    motion is that of the whole grid (`follow`), and windows reach on to where the air came from.
+    whole grid but for rounding, and with the `near` part of it, too; the field grows with every step. In Lagrangian
+    coordinates the motion is that of the whole grid (`follow`), and windows reach on to where the air came from.
 
     Args:
         network: of `cubecast.nn.build_network`.
@@ -112,3 +116,12 @@ class Parts:
             return self.network.parts(frames, self.horizon, paths, windows=windows, steady=self._steady)
         forecast = forecasts(self.network, frames, self.horizon, steady=self._steady)
         return lambda noise: forecast(noise)[..., *windows.part.inside(windows.here)]
+
+
+def near(field: int) -> int:
+    """The part of a receptive field that bears on a forecast by more than rounding (`benchmarks/tiles.py` measures it).
+
+    Influence falls off like a Gaussian, far inside of what the sizes of kernels allow: Luo et al. (2016),
+    DOI 10.48550/arXiv.1701.04128.
+    """
+    return min(field, max(HALO, math.ceil(field / 2)))
