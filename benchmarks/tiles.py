@@ -2,7 +2,7 @@
 
 A shipped model forecasts generated rain whole and in tiles of 128 pixels; the rounding of bf16 is measured beside it,
 as the difference of the whole in bf16 and in fp32. Then a process of its own forecasts a large grid into a file. The
-exit code is 1 when the fp32 error with a halo as wide as the receptive field is above --allowed, or the process took
+exit code is 1 when the fp32 error with the halo of forecasts, or a wider one, is above --allowed, or the process took
 more memory than it was given.
 
 Run: python benchmarks/tiles.py [--model radar-5min] [--members 2] [--size 512] [--grid 3500 7000] [--memory 2GB]
@@ -29,7 +29,7 @@ from timing import machine, resident, write
 
 import cubecast
 from cubecast.forecast import Run, run_whole
-from cubecast.nn.parts import Parts
+from cubecast.nn.parts import Parts, near
 from cubecast.nowcaster import Nowcaster
 from cubecast.sources.synthetic import generate_rain
 from cubecast.tiling import Tiling, run_tiled
@@ -50,10 +50,10 @@ def compare(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
 
 
 def by_halo(run: Run, halos: list[int]) -> list[dict[str, float]]:
-    """The difference to the whole forecast for each halo and for the receptive field."""
+    """The difference to the whole forecast for each halo and for that of forecasts; the receptive field comes last."""
     whole, found = forecast_whole(run), []
     field = Parts(run.network, run.size, history=run.history, horizon=run.horizon).halo
-    for halo in [h for h in halos if h < field] + [field]:
+    for halo in sorted({h for h in halos if h < field} | {near(field), field}):
         tiling = Tiling(SIDE, math.prod(run.size), lazy=False, halo=halo)
         start = time.perf_counter()
         tiled = run_tiled(run, [run.history - 1], tiling, attrs={})["rainfall_rate"].values
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--memory", default="2GB")
     parser.add_argument("--allowed", type=float, default=0.01, help="mm/h: what radar composites are packed to")
     parser.add_argument("--quick", action="store_true", help="small sizes: does everything run?")
-    parser.add_argument("--no-halos", action="store_true", help="leave out all halos but the receptive field")
+    parser.add_argument("--no-halos", action="store_true", help="only that of forecasts and the receptive field")
     parser.add_argument("--no-large", action="store_true", help="leave out the large grid")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path)
@@ -140,7 +140,8 @@ def main() -> None:
     of_large = None if options.no_large else large(history, options)
     results = {"machine": machine("cpu"), "halos": found, "rounding": rounding, "large": of_large}
     write(options.json, results, rows)
-    wrong = found["fp32"][-1]["largest"] > options.allowed
+    enough = near(int(found["fp32"][-1]["halo"]))
+    wrong = any(one["largest"] > options.allowed for one in found["fp32"] if one["halo"] >= enough)
     if of_large is not None:
         print(f"\ngrid {options.grid}, memory {options.memory}: {of_large}")
         wrong = wrong or of_large["peak_MB"] * 2**20 > parse_bytes(options.memory)

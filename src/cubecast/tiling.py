@@ -57,7 +57,7 @@ class Tiling:
         side: of the tiles, in pixels.
         window: pixels that a network may be run on at once.
         lazy: whether the forecast is left to be computed when it is written.
-        halo: see `cubecast.nn.parts.Parts`; that of `choose_tiling` is `near` the tile.
+        halo: see `cubecast.nn.parts.Parts`.
     """
 
     side: int
