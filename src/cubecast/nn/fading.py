@@ -164,7 +164,7 @@ class Fading(nn.Module):
         shares = self.onward.sigmoid()
         goes_on = torch.ones_like(shares)
         for number, one in enumerate(said, start=1):
-            way = None if astray is None else astray(number)
+            aside = None if astray is None else (astray(number) / WAVE).square() / -2
             each = one.float().unflatten(0, (len(kept[0]), -1)).unflatten(2, (1 + self.fields, -1))
             change, *keeping = each.unbind(2)
             mean, growth = torch.zeros_like(change), torch.zeros_like(kept[0])
@@ -173,8 +173,8 @@ class Fading(nn.Module):
                     kept[s], grown[s] = kept[s] * fade, grown[s] * fade
                 grown[s] = torch.addcmul(grown[s], goes_on[s], band.fresh)
                 left, more = kept[s], grown[s]
-                if way is not None and fade is not None:
-                    smooth = torch.exp((way / (WAVE * 2.0**s)).square() / -2)
+                if aside is not None and fade is not None:
+                    smooth = torch.exp(aside * 4.0**-s)
                     left, more = left * smooth, more * smooth
                 mean = torch.addcmul(mean, keeping[s].sigmoid(), left[:, None], value=2)
                 growth = growth + more

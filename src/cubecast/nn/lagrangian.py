@@ -190,9 +190,9 @@ def _points(moved: Displaced, strayed: Tensor | None, windows: Windows) -> Tenso
         return points
     along, across = (s.view(len(moved), -1, 1, 1, 1) for s in strayed.unbind(-1))
     unit = pixel(windows.here.shape, moved)
-    aside = torch.stack([-moved[:, 1], moved[:, 0]], dim=1) * unit
-    members = torch.addcmul(points.movedim(-1, 1)[:, None], (moved * unit)[:, None], along)
-    return torch.addcmul(members, aside[:, None], across).flatten(0, 1).movedim(1, -1)
+    turned = unit * unit.new_tensor([-1, 1])[:, None, None]
+    members = torch.addcmul(points.movedim(-1, 1)[:, None], moved[:, None], unit * along)
+    return torch.addcmul(members, moved.flip(1)[:, None], turned * across).flatten(0, 1).movedim(1, -1)
 
 
 def _for_all(fields: Tensor, members: int) -> Tensor:

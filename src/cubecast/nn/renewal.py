@@ -147,11 +147,11 @@ def _smooth_noise(white: Tensor, deviation: float) -> Tensor:
 def _gamma(mean: Tensor, standard: Tensor, spread: Tensor) -> Tensor:
     """Gamma variates of a mean and a standard deviation, from normal ones."""
     c = (spread / mean.clamp(min=1e-6)).clamp(1e-3, MOST)
-    a, b = 1 - c.square() / 9, c / 3
-    r = a / b
-    below, density = torch.special.ndtr(r), torch.exp(-r.square() / 2) / math.sqrt(2 * math.pi)
-    power = (a**3 + 3 * a * b**2) * below + (a**2 * b + 2 * b**3) * density
-    return torch.addcmul(a, b, standard).clamp(min=0) ** 3 * (mean / power)
+    r = 3 / c - c / 3  # the factor c / 3 of base and root mean cancels
+    squared = r.square()
+    below, density = torch.special.ndtr(r), torch.exp(squared / -2) / math.sqrt(2 * math.pi)
+    power = (squared + 3) * r * below + (squared + 2) * density
+    return (r + standard).clamp(min=0) ** 3 * (mean / power)
 
 
 @cache

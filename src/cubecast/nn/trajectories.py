@@ -92,8 +92,11 @@ class Trajectories:
         Raises:
             UsageError: steps below 1.
         """
+        check_positive("steps", steps)
         box = box or Box.whole(self.size)
-        return self._between_nodes(self._traced(steps, *self._nodes_of(box)), box)
+        rows, columns = self._nodes_of(box)
+        (velocity,) = self._between_nodes(iter([self._velocity[:, :, rows, columns]]), box)
+        return (-back * velocity for back in range(1, steps + 1))
 
     def reach_arriving(self, steps: int, box: Box, *, beside: float = 0.0) -> Box:
         """The window that holds where the air of a window comes from, and the window.
@@ -104,7 +107,10 @@ class Trajectories:
 
     def reach_passed(self, steps: int, box: Box) -> Box:
         """The window that holds where the air of a window was before, and the window."""
-        return self._reach(self._traced(steps, *self._nodes_of(box)), box, 0.0)
+        check_positive("steps", steps)
+        rows, columns = self._nodes_of(box)
+        velocity = self._velocity[:, :, rows, columns]
+        return self._reach((-back * velocity for back in range(1, steps + 1)), box, 0.0)
 
     def _reach(self, ways: Iterator[Tensor], box: Box, beside: float) -> Box:
         rows, columns = self._nodes_of(box)
@@ -148,11 +154,6 @@ class Trajectories:
             for _ in range(ITERATIONS):
                 velocity = self._at(start - lead * velocity, lead)
             yield -lead * velocity
-
-    def _traced(self, steps: int, rows: slice, columns: slice) -> Iterator[Tensor]:
-        check_positive("steps", steps)
-        for back in range(1, steps + 1):
-            yield -back * self._velocity[:, :, rows, columns]
 
     def _at(self, pixels: Tensor, lead: int) -> Tensor:
         """The velocity of air for so many steps at places (batch, 2, y, x), those beyond the grid as at its edge."""
