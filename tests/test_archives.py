@@ -2,12 +2,10 @@
 
 from urllib.parse import urlparse
 
-import numpy as np
 import pytest
 
 from cubecast.archives import ARCHIVES, archive_urls
 from cubecast.errors import UsageError
-from cubecast.steps import parse_time
 
 KNOWN = {
     # Addresses that the owners' or other users' own documentation gives as examples.
@@ -27,13 +25,6 @@ KNOWN = {
 def test_the_address_of_one_file(url: str, what: tuple[str, str]) -> None:
     name, time = what
     assert archive_urls(name, time, time) == [url]
-
-
-@pytest.mark.parametrize("text", ["2024-07-01T12:00+02:00", "now", "NaT", "2024-07-01T12:00Z+", "12:00"])
-def test_times_of_other_zones_and_words_are_refused(text):
-    with pytest.raises(ValueError, match="not a UTC time"):
-        parse_time(text)
-    assert parse_time("2024-07-01T12:00Z") == parse_time("2024-07-01 12:00") == np.datetime64("2024-07-01T12:00")
 
 
 def test_a_period_holds_every_file_once_with_both_ends_and_across_new_year() -> None:
