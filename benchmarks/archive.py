@@ -2,8 +2,10 @@
 
 An archive of frames in files of their own is generated, and a small model trained on a part of it. Each round forecasts
 after every frame of its beginning with one worker and with two; what the files take to open, before any worker has
-something to do, is told apart. Then a worker forecasts over a twentieth, a half and all of the archive; its peak memory
-is measured in its own process. The exit code is 1 when it grew by more than --allowed MB from a half to all.
+something to do, is told apart. Beside it the same forecasts from memory, in one worker and in two at once: what the
+cores of the machine give, without files and scheduler. Then a worker forecasts over a twentieth, a half and all of the
+archive; its peak memory is measured in its own process. The exit code is 1 when it grew by more than --allowed MB from
+a half to all.
 
 Run: python benchmarks/archive.py [--frames 400] [--size 256] [--forecasts 60] [--rounds 3] [--json archive.json]
 """
@@ -18,9 +20,10 @@ import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from distributed import Client, LocalCluster
 from timing import machine, ratio, resident, write
 
@@ -30,6 +33,11 @@ from cubecast.archive.running import THREADS
 from cubecast.config import Config
 from cubecast.nowcaster import Nowcaster
 from cubecast.sources.synthetic import generate_rain
+
+HISTORY = 6
+"""Frames that a forecast from memory is made of."""
+EACH = 20
+"""Forecasts from memory of each worker."""
 
 
 def make(folder: Path, frames: int, size: int) -> None:
@@ -56,11 +64,29 @@ class Opened:
         return items
 
 
-def run(folder: Path, workers: int, *, frames: int) -> tuple[float, float, int, float]:
-    """Seconds to open the first frames and to forecast after each, its forecasts, and the memory of a worker.
+def from_memory(files: list[str], model: Path, count: int) -> float:
+    """Seconds of so many forecasts of a history in memory, on one thread of a worker."""
+    torch.set_num_threads(1)
+    network, cube = Nowcaster.load(model), cubecast.open_cube(files).load()
+    network.predict(cube)
+    start = time.perf_counter()
+    for _ in range(count):
+        network.predict(cube)
+    return time.perf_counter() - start
 
-    Memory is the peak of the worker that took most, in MB.
-    """
+
+class Found(NamedTuple):
+    """Of a run: seconds to open the files, to forecast, and from memory; forecasts; peak memory of a worker in MB."""
+
+    opening: float
+    forecasting: float
+    in_memory: float
+    forecasts: int
+    memory: float
+
+
+def run(folder: Path, workers: int, *, frames: int) -> Found:
+    """Forecast after each of the first frames; then the workers forecast from memory at once, some each."""
     files = [str(path) for path in sorted((folder / "in").iterdir())[:frames]]
     with (
         LocalCluster(n_workers=workers, threads_per_worker=THREADS, dashboard_address="127.0.0.1:0") as cluster,
@@ -74,7 +100,8 @@ def run(folder: Path, workers: int, *, frames: int) -> tuple[float, float, int, 
         end, count = time.perf_counter(), report["forecasts"]
         assert count["written"] == count["wanted"]
         memory = max(client.run(resident, "VmHWM").values()) / 1024
-        return opened.at - start, end - opened.at, count["wanted"], memory
+        in_memory = max(client.run(from_memory, files[:HISTORY], folder / "model", EACH).values())
+        return Found(opened.at - start, end - opened.at, in_memory, count["wanted"], memory)
 
 
 def main() -> None:
@@ -91,27 +118,33 @@ def main() -> None:
     options = parser.parse_args()
     load = os.getloadavg()
     seconds: dict[str, list[float]] = {"1 worker": [], "2 workers": []}
+    in_memory: dict[str, list[float]] = {f"{EACH} from memory": [], f"{EACH} from memory in each of two at once": []}
     opening: list[float] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make(folder, options.frames, options.size)
         for number in range(options.rounds):
-            for workers, each in zip((1, 2), seconds.values(), strict=True):
-                opened, took, count, _ = run(folder, workers, frames=options.forecasts)
-                each.append(took)
-                opening.append(opened)
+            for workers, each, beside in zip((1, 2), seconds.values(), in_memory.values(), strict=True):
+                found = run(folder, workers, frames=options.forecasts)
+                each.append(found.forecasting)
+                beside.append(found.in_memory)
+                opening.append(found.opening)
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
-        peaks = {n: run(folder, 1, frames=n)[3] for n in (options.frames // 20, options.frames // 2, options.frames)}
-    faster = ratio(seconds, "1 worker", "2 workers")
+        peaks = {
+            n: run(folder, 1, frames=n).memory for n in (options.frames // 20, options.frames // 2, options.frames)
+        }
+    faster, cores = ratio(seconds, "1 worker", "2 workers"), ratio(in_memory, *in_memory)
     rows = [["", "forecasts", "seconds: median (min to max)", "peak memory of a worker"]]
-    for label, each in seconds.items():
+    for label, each in (seconds | in_memory).items():
+        count = EACH if label in in_memory else found.forecasts
         rows.append([label, f"{count}", f"{statistics.median(each):.1f} ({min(each):.1f} to {max(each):.1f})", ""])
     rows.append([f"before: {options.forecasts} files are opened", "", f"{statistics.median(opening):.1f}", ""])
     rows += [[f"1 worker, archive of {n} frames", "all", "", f"{mb:.0f} MB"] for n, mb in peaks.items()]
     results = {"machine": machine("cpu"), "load_before": load, "seconds": seconds, "opening": opening}
-    results |= {"faster": faster, "peak_MB": peaks}
+    results |= {"from_memory": in_memory, "faster": faster, "cores": cores, "peak_MB": peaks}
     write(options.json, results, rows)
     print(f"\n2 workers against 1: {faster['median']:.2f} times ({faster['min']:.2f} to {faster['max']:.2f}), ", end="")
+    print(f"from memory {2 * cores['median']:.2f} ({2 * cores['min']:.2f} to {2 * cores['max']:.2f}); ", end="")
     print(f"load of the machine before: {load[0]:.1f}")
     _, half, whole = peaks.values()
     sys.exit(1 if whole - half > options.allowed else 0)
