@@ -24,12 +24,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from distributed import Client, LocalCluster
 from timing import machine, ratio, resident, write
 
 import cubecast
 from cubecast.archive import run_archive
-from cubecast.archive.running import THREADS
+from cubecast.archive.running import local_cluster
 from cubecast.config import Config
 from cubecast.nowcaster import Nowcaster
 from cubecast.sources.synthetic import generate_rain
@@ -88,12 +87,8 @@ class Found(NamedTuple):
 def run(folder: Path, workers: int, *, frames: int) -> Found:
     """Forecast after each of the first frames; then the workers forecast from memory at once, some each."""
     files = [str(path) for path in sorted((folder / "in").iterdir())[:frames]]
-    with (
-        LocalCluster(n_workers=workers, threads_per_worker=THREADS, dashboard_address="127.0.0.1:0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-        tempfile.TemporaryDirectory(dir=folder) as out,
-    ):
-        address = cluster.scheduler_address
+    with local_cluster(workers) as client, tempfile.TemporaryDirectory(dir=folder) as out:
+        address = client.scheduler_info()["address"]
         run_archive(files[:20], folder / "model", Path(out) / "first", scheduler=address)  # all is imported
         start, opened = time.perf_counter(), Opened()
         report = run_archive(files, folder / "model", Path(out) / "out", scheduler=address, progress=opened)

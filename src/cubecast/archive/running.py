@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import dask
 import xarray as xr
 from dask.system import CPU_COUNT
 from distributed import CancelledError, Client, Future, LocalCluster, as_completed
@@ -28,6 +29,8 @@ from cubecast.progress import Progress, follow
 from cubecast.shipped import model_path
 from cubecast.sources.files import absolute
 
+NO_PROFILE = {"distributed.worker.profile.enabled": False}
+"""What workers of this machine are told: dask keeps an hour of statistics of what they did, hundreds of MB."""
 THREADS = 2
 """Of a worker: one forecasts, one reads and writes."""
 AHEAD = 2
@@ -133,18 +136,25 @@ def _connected(scheduler: str | None, workers: int | None, say: Callable[[str], 
                 say(f"dashboard: {client.dashboard_link}")
             yield client
         return
-    number = workers or CPU_COUNT
+    with local_cluster(workers or CPU_COUNT) as client:
+        say(f"dashboard: {client.dashboard_link}")
+        yield client
+
+
+@contextmanager
+def local_cluster(workers: int) -> Iterator[Client]:
+    """A client of a cluster on this machine, which ends with it."""
     with (
+        dask.config.set(NO_PROFILE),
         LocalCluster(
-            n_workers=number,
+            n_workers=workers,
             threads_per_worker=THREADS,
-            memory_limit=1 / number,
+            memory_limit=1 / workers,
             dashboard_address="127.0.0.1:0",  # for this machine alone: it knows no passwords
             silence_logs=logging.ERROR,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        say(f"dashboard: {client.dashboard_link}")
         yield client
 
 
