@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 import xarray as xr
@@ -238,3 +239,10 @@ def test_what_cannot_be_begun_is_said_at_once(run, archive, model, tmp_path, mon
     monkeypatch.setattr(running, "CONNECT_SECONDS", 1)
     with pytest.raises(FailedError, match="no dask scheduler at tcp://127"):
         run(archive, out, scheduler="tcp://127.0.0.1:9")
+
+
+def test_workers_of_this_machine_keep_no_statistics_that_grow_with_the_archive() -> None:
+    with running.local_cluster(1) as client:
+        asked = client.run(dask.config.get, "distributed.worker.profile.enabled")
+    assert list(asked.values()) == [False]
+    assert dask.config.get("distributed.worker.profile.enabled")  # nothing is changed for others
