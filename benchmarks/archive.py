@@ -33,8 +33,6 @@ from cubecast.config import Config
 from cubecast.nowcaster import Nowcaster
 from cubecast.sources.synthetic import generate_rain
 
-HISTORY = 6
-"""Frames that a forecast from memory is made of."""
 EACH = 20
 """Forecasts from memory of each worker."""
 
@@ -66,27 +64,32 @@ class Opened:
 def from_memory(files: list[str], model: Path, count: int) -> float:
     """Seconds of so many forecasts of a history in memory, on one thread of a worker."""
     torch.set_num_threads(1)
-    network, cube = Nowcaster.load(model), cubecast.open_cube(files).load()
-    network.predict(cube)
+    loaded = Nowcaster.load(model)
+    cube = cubecast.open_cube(files[: loaded.config.task.history]).load()
+    loaded.predict(cube)
     start = time.perf_counter()
     for _ in range(count):
-        network.predict(cube)
+        loaded.predict(cube)
     return time.perf_counter() - start
 
 
+def archive_files(folder: Path) -> list[str]:
+    """The files of the archive in their order."""
+    return [str(path) for path in sorted((folder / "in").iterdir())]
+
+
 class Found(NamedTuple):
-    """Of a run: seconds to open the files, to forecast, and from memory; forecasts; peak memory of a worker in MB."""
+    """Of a run: seconds to open the files and to forecast, forecasts, and peak memory of a worker in MB."""
 
     opening: float
     forecasting: float
-    in_memory: float
     forecasts: int
     memory: float
 
 
 def run(folder: Path, workers: int, *, frames: int) -> Found:
-    """Forecast after each of the first frames; then the workers forecast from memory at once, some each."""
-    files = [str(path) for path in sorted((folder / "in").iterdir())[:frames]]
+    """Forecast after each of the first frames."""
+    files = archive_files(folder)[:frames]
     with local_cluster(workers) as client, tempfile.TemporaryDirectory(dir=folder) as out:
         address = client.scheduler_info()["address"]
         run_archive(files[:20], folder / "model", Path(out) / "first", scheduler=address)  # all is imported
@@ -95,8 +98,13 @@ def run(folder: Path, workers: int, *, frames: int) -> Found:
         end, count = time.perf_counter(), report["forecasts"]
         assert count["written"] == count["wanted"]
         memory = max(client.run(resident, "VmHWM").values()) / 1024
-        in_memory = max(client.run(from_memory, files[:HISTORY], folder / "model", EACH).values())
-        return Found(opened.at - start, end - opened.at, in_memory, count["wanted"], memory)
+        return Found(opened.at - start, end - opened.at, count["wanted"], memory)
+
+
+def run_from_memory(folder: Path, workers: int) -> float:
+    """Seconds until all workers, at once, have forecast from memory, `EACH` of them."""
+    with local_cluster(workers) as client:
+        return max(client.run(from_memory, archive_files(folder), folder / "model", EACH).values())
 
 
 def main() -> None:
@@ -122,7 +130,7 @@ def main() -> None:
             for workers, each, beside in zip((1, 2), seconds.values(), in_memory.values(), strict=True):
                 found = run(folder, workers, frames=options.forecasts)
                 each.append(found.forecasting)
-                beside.append(found.in_memory)
+                beside.append(run_from_memory(folder, workers))
                 opening.append(found.opening)
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
         peaks = {

@@ -160,10 +160,8 @@ def go_back(model: cubecast.Nowcaster, start: cubecast.Nowcaster | None, share: 
     They know less of the rain that trained them, and harm less on rain of other kinds. Source: Wortsman et al. (2022),
     DOI 10.48550/arXiv.2109.01903.
     """
-    torch.manual_seed(model.config.training.seed)  # the same weights as those that training began with
-    before = model._build() if start is None else start.network
     with torch.no_grad():
-        for weight, old in zip(model.network.parameters(), before.parameters(), strict=True):
+        for weight, old in zip(model.network.parameters(), model._begin(start).parameters(), strict=True):
             weight.lerp_(old.to(weight), 1 - share)
 
 

@@ -116,12 +116,8 @@ class Nowcaster:
         self._channels, self._step, self.training_period = data.channels, data.step, data.period
         seen = ([] if start is None else start._about["trained_on"]) + data.trained_on
         self._about = {"trained_on": [one for i, one in enumerate(seen) if one not in seen[:i]]}
-        torch.manual_seed(self.config.training.seed)
-        network = self._build()
-        if start is not None:
-            network.load_state_dict(start.network.state_dict())
         self._network, rows = train(
-            network,
+            self._begin(start),
             build_loss(self.config.loss, data.thresholds),
             data.training,
             data.validation,
@@ -257,6 +253,14 @@ class Nowcaster:
         if self._network is None or self._channels is None or self._step is None:
             raise UsageError("the model is not trained", remedy="call fit(cube), or Nowcaster.load(folder)")
         return self._network, self._channels, self._step
+
+    def _begin(self, start: Nowcaster | None) -> nn.Module:
+        """The network before training: by the seed, or with the weights of ``start``."""
+        torch.manual_seed(self.config.training.seed)
+        network = self._build()
+        if start is not None:
+            network.load_state_dict(start.network.state_dict())
+        return network
 
     def _build(self) -> nn.Module:
         channels = self._channels

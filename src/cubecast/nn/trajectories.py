@@ -73,9 +73,7 @@ class Trajectories:
 
     def speeds(self, box: Box) -> Tensor:
         """How far the air goes in a step, within the widest window: at the pixels of a window (batch, y, x)."""
-        rows, columns = self._nodes_of(box)
-        (way,) = self._between_nodes(iter([self._levels[:, -2:, rows, columns]]), box)
-        return _speed(way)[:, 0]
+        return _speed(self._between_nodes(self._levels[:, -2:, *self._nodes_of(box)], box))[:, 0]
 
     def arriving(self, steps: int, box: Box | None = None) -> Iterator[Displaced]:
         """From each pixel of a window (None: of all) to where its air was 1, 2, ... ``steps`` steps before.
@@ -84,7 +82,7 @@ class Trajectories:
             UsageError: steps below 1.
         """
         box = box or Box.whole(self.size)
-        return self._between_nodes(self._followed(steps, *self._nodes_of(box)), box)
+        return (self._between_nodes(way, box) for way in self._followed(steps, *self._nodes_of(box)))
 
     def passed(self, steps: int, box: Box | None = None) -> Iterator[Displaced]:
         """From each pixel of a window to where the air that is there at the reference time was so many steps before.
@@ -92,11 +90,8 @@ class Trajectories:
         Raises:
             UsageError: steps below 1.
         """
-        check_positive("steps", steps)
         box = box or Box.whole(self.size)
-        rows, columns = self._nodes_of(box)
-        (velocity,) = self._between_nodes(iter([self._velocity[:, :, rows, columns]]), box)
-        return (-back * velocity for back in range(1, steps + 1))
+        return _straight(self._between_nodes(self._velocity[:, :, *self._nodes_of(box)], box), steps)
 
     def reach_arriving(self, steps: int, box: Box, *, beside: float = 0.0) -> Box:
         """The window that holds where the air of a window comes from, and the window.
@@ -107,10 +102,7 @@ class Trajectories:
 
     def reach_passed(self, steps: int, box: Box) -> Box:
         """The window that holds where the air of a window was before, and the window."""
-        check_positive("steps", steps)
-        rows, columns = self._nodes_of(box)
-        velocity = self._velocity[:, :, rows, columns]
-        return self._reach((-back * velocity for back in range(1, steps + 1)), box, 0.0)
+        return self._reach(_straight(self._velocity[:, :, *self._nodes_of(box)], steps), box, 0.0)
 
     def _reach(self, ways: Iterator[Tensor], box: Box, beside: float) -> Box:
         rows, columns = self._nodes_of(box)
@@ -164,11 +156,11 @@ class Trajectories:
         number = torch.arange(levels.shape[1], device=place.device).view(-1, 1, 1, 1)
         return ((1 - (place - number).abs()).clamp(min=0) * levels).sum(dim=1)
 
-    def _between_nodes(self, ways: Iterator[Tensor], box: Box) -> Iterator[Tensor]:
+    def _between_nodes(self, field: Tensor, box: Box) -> Tensor:
+        """At the pixels of a window, from the nodes around it."""
         rows, columns = self._nodes_of(box)
-        for way in ways:
-            along_x = _between(way.to(self._dtype), 3, (box.x0, box.x1), columns.start, self._density[1])
-            yield _between(along_x, 2, (box.y0, box.y1), rows.start, self._density[0])
+        along_x = _between(field.to(self._dtype), 3, (box.x0, box.x1), columns.start, self._density[1])
+        return _between(along_x, 2, (box.y0, box.y1), rows.start, self._density[0])
 
 
 def places(moved: Displaced, box: Box, window: Box) -> Tensor:
@@ -187,6 +179,12 @@ def places(moved: Displaced, box: Box, window: Box) -> Tensor:
 def pixel(size: tuple[int, int], like: Tensor) -> Tensor:
     """The size of a pixel of a grid (y, x), along x and y (2, 1, 1), as `torch.nn.functional.grid_sample` counts."""
     return like.new_tensor([2 / max(n - 1, 1) for n in reversed(size)])[:, None, None]
+
+
+def _straight(velocity: Tensor, steps: int) -> Iterator[Tensor]:
+    """To where air was that keeps its velocity, 1, 2, ... ``steps`` steps before."""
+    check_positive("steps", steps)
+    return (-back * velocity for back in range(1, steps + 1))
 
 
 def _speed(velocity: Tensor) -> Tensor:
