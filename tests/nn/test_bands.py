@@ -7,7 +7,7 @@ import torch
 import xarray as xr
 from scipy.ndimage import gaussian_filter
 
-from cubecast.nn.bands import LAGS, LEAST, bend, fading_rates, persistences, split_bands, straighten
+from cubecast.nn.bands import LAGS, LEAST, bend, fading_rates, persistences, smooth, split_bands, straighten
 from cubecast.scaling.rain import LogRain
 
 
@@ -26,6 +26,14 @@ def test_smoothing_is_that_of_scipy() -> None:
         left = parts[index:].sum(dim=0).numpy()
         expected = gaussian_filter(field[0, 0, 0].numpy(), sigma, truncate=3, mode="nearest")
         torch.testing.assert_close(torch.from_numpy(left), torch.from_numpy(expected))
+
+
+@pytest.mark.parametrize(("beyond", "mode"), [("replicate", "nearest"), ("constant", "constant")])
+@pytest.mark.parametrize("size", [(30, 200), (200, 30), (50, 60), (7, 5), (200, 300)])
+def test_narrow_and_wide_smoothings_are_those_of_scipy(size: tuple[int, int], beyond: str, mode: str) -> None:
+    fields = torch.randn(2, 1, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    expected = gaussian_filter(fields.numpy(), (0, 0, 3, 3), truncate=3, mode=mode)
+    torch.testing.assert_close(smooth(fields, 3.0, beyond=beyond), torch.from_numpy(expected))
 
 
 def test_a_wave_is_in_the_band_of_its_scale() -> None:

@@ -84,6 +84,15 @@ def test_missing_values_do_not_count(device):
     assert errors(estimate_motion(torch.where(observed, frames, 0.0)), 2, 3).max() > 0.5, "a dry hole stands still"
 
 
+def test_one_mask_of_all_frames_counts_as_one_of_each():
+    """Two channels that are alike have the motion of one, and masks of their own in each frame."""
+    frames = shifted(2, 3, seed=1)
+    observed = torch.ones_like(frames, dtype=torch.bool)
+    observed[..., :40, :50] = False
+    twice = [f.repeat(1, 1, 2, 1, 1) for f in (frames, observed)]
+    torch.testing.assert_close(estimate_motion(frames, observed), estimate_motion(*twice), rtol=0, atol=1e-4)
+
+
 def test_dry_places_have_the_motion_of_their_surroundings():
     whole = np.zeros((120, 200))
     whole[20:90, 15:70] = generate_rain(frames=1, size=(70, 55), seed=0, wet_fraction=0.4).values[0]

@@ -6,10 +6,10 @@ Differentiable in fields and motion (backward passes on CUDA add in any order: r
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cubecast.nn.box import Box
+from cubecast.nn.sampling import sample
 from cubecast.nn.trajectories import SPACING, Trajectories, places
 from cubecast.shapes import Carried, CarriedMask, Elsewhere, Field, Frames, Motion, Observed, ObservedField, Points
 
@@ -61,30 +61,22 @@ def trajectories(motion: Motion, steps: int, *, spacing: int = SPACING) -> Point
     return torch.stack([places(moved, whole, whole) for moved in paths.arriving(steps)], dim=1)
 
 
-def sample(fields: Tensor, points: Tensor) -> Tensor:
-    """Fields (batch, channel, y, x) at points (batch, to_y, to_x, 2), bilinear; 0 beyond the grid.
-
-    Threads of a CPU share out the samples of a batch, and here the rows of a single one.
-    """
-    rows, threads = points.shape[1], torch.get_num_threads() if fields.device.type == "cpu" else 1
-    if len(fields) > 1 or not 1 < threads <= rows:
-        return F.grid_sample(fields, points, align_corners=True)
-    step = rows // threads
-    # Pieces of the same size, so that all but the last may know some rows of the next.
-    pieces = points[0].unfold(0, rows - step * (threads - 1), step).movedim(-1, 1)
-    found = F.grid_sample(fields.expand(threads, -1, -1, -1), pieces, align_corners=True)
-    return torch.cat([*found[:-1, :, :step], found[-1]], dim=1)[None]
-
-
 def interpolate(frames: Frames, points: Elsewhere, *, observed: Observed | None = None) -> tuple[Carried, CarriedMask]:
     """Each of ``frames`` at its own points, bilinear among what was observed: values (0 where missing) and mask."""
     values, seen = [], []
     for step in range(frames.shape[1]):
         field = frames[:, step].to(points.dtype)
-        mask = torch.ones_like(field) if observed is None else observed[:, step].to(field.dtype)
-        both = torch.cat([field * mask, mask], dim=1)
-        value, share = sample(both, points[:, step]).chunk(2, dim=1)
-        there = share > SHARE
-        values.append(torch.where(there, value / share.clamp(min=SHARE), 0.0).to(frames.dtype))
+        mask = torch.ones_like(field) if observed is None else observed[:, step]
+        value, there = among_observed(field, mask, points[:, step])
+        values.append(value.to(frames.dtype))
         seen.append(there)
     return torch.stack(values, dim=1), torch.stack(seen, dim=1)
+
+
+def among_observed(fields: Tensor, mask: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """`interpolate` for one step; ``mask`` of each channel, or one for all (batch, channel or 1, y, x)."""
+    weight = mask.to(fields.dtype)
+    both = sample(torch.cat([fields * weight, weight], dim=1), points)
+    value, share = both.tensor_split([fields.shape[1]], dim=1)
+    there = share > SHARE
+    return torch.where(there, value / share.clamp(min=SHARE), 0.0), there

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cubecast.precision import full_precision
 from cubecast.shapes import Frames
 
 REACH = 3
@@ -19,6 +20,8 @@ CELL = 8
 """Side, in pixels, of the cells that fading is found for."""
 WINDOW = 64
 """Standard deviation, in pixels, of the window that is looked at around a place for its fading."""
+WIDE = 6
+"""A smoothing is wide for a grid that has no more than so many times as many pixels along an axis as it has weights."""
 LEAST, MOST = 0.01, 0.999
 """Correlations count as no less and no more: a logarithm is taken."""
 
@@ -149,17 +152,37 @@ def kernel(sigma: float) -> Tensor:
 def smooth(fields: Tensor, sigma: float, *, beyond: str = "replicate") -> Tensor:
     """A Gaussian smoothing, along x and then along y; ``beyond`` the edges as `torch.nn.functional.pad` has it.
 
-    Shifted fields are added up: of one channel that is several times as fast as a convolution of torch.
+    Where it is narrow, shifted fields are added up: of one channel that is several times as fast as a convolution of
+    torch. Where it is wide for the grid, a product of matrices is faster still.
     """
-    radius, weights, shape = _radius(sigma), kernel(sigma).tolist(), fields.shape
+    shape = fields.shape
     fields = fields.reshape(1, -1, *shape[-2:])
-    for axis, pad in ((3, (radius, radius, 0, 0)), (2, (0, 0, radius, radius))):
-        padded, size = F.pad(fields, pad, mode=beyond), fields.shape[axis]
-        fields = padded.narrow(axis, radius, size) * weights[radius]
-        for shift in range(1, radius + 1):
-            for first in (radius - shift, radius + shift):
-                fields.add_(padded.narrow(axis, first, size), alpha=weights[first])
+    for axis in (3, 2):
+        wide = fields.shape[axis] <= WIDE * kernel(sigma).numel()
+        fields = (_smooth_by_product if wide else _smooth_by_shifts)(fields, sigma, axis, beyond)
     return fields.view(shape)
+
+
+def _smooth_by_shifts(fields: Tensor, sigma: float, axis: int, beyond: str) -> Tensor:
+    radius, weights, size = _radius(sigma), kernel(sigma).tolist(), fields.shape[axis]
+    pad = (radius, radius, 0, 0) if axis == 3 else (0, 0, radius, radius)
+    padded = F.pad(fields, pad, mode=beyond)
+    fields = padded.narrow(axis, radius, size) * weights[radius]
+    for shift in range(1, radius + 1):
+        for first in (radius - shift, radius + shift):
+            fields.add_(padded.narrow(axis, first, size), alpha=weights[first])
+    return fields
+
+
+def _smooth_by_product(fields: Tensor, sigma: float, axis: int, beyond: str) -> Tensor:
+    weights, size = kernel(sigma).to(fields), fields.shape[axis]
+    place = torch.arange(size, device=fields.device)[:, None]
+    source = place + torch.arange(len(weights), device=fields.device) - _radius(sigma)
+    inside = source.clamp(0, size - 1)
+    share = weights if beyond == "replicate" else weights * (source == inside)
+    matrix = fields.new_zeros(size, size).scatter_add_(1, inside, share.expand_as(inside))
+    with full_precision(fields.device.type):
+        return fields @ matrix.T if axis == 3 else matrix @ fields
 
 
 def straighten(fields: Tensor, curvature: Tensor) -> Tensor:

@@ -175,7 +175,7 @@ class EncoderForecaster(nn.Module):
         """The forecasts from what the head says of each lead, given noise of the renewal."""
         if self.fading is not None:
             kept, fading = self.fading.keep(frames, said, astray), self.fading
-            kept = kept if steady else kept._replace(leads=list(kept.leads))
+            kept = kept if steady else kept._replace(leads=[lead.alone() for lead in kept.leads])
             return lambda noise: fading(kept, None if noise is None else noise[:, :, self.noise_channels :])
         each = self._kept(frames, said) if self.residual else said
         fields = each if steady else list(each)

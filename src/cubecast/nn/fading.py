@@ -49,6 +49,10 @@ class Lead(NamedTuple):
     change: Tensor
     doubt: Tensor
 
+    def alone(self) -> Lead:
+        """The same without the memory of all else that was said."""
+        return self._replace(change=self.change.clone(), doubt=self.doubt.clone())
+
 
 class Kept(NamedTuple):
     """What all members of an ensemble share: lead by lead, and the bands, the finest first."""
@@ -164,7 +168,8 @@ class Fading(nn.Module):
         shares = self.onward.sigmoid()
         goes_on = torch.ones_like(shares)
         for number, one in enumerate(said, start=1):
-            aside = None if astray is None else (astray(number) / WAVE).square() / -2
+            # Of the finest band; the clamp is for the slope of the root.
+            smooth = None if astray is None else ((astray(number) / WAVE).square() / -2).clamp(min=-80).exp()
             each = one.float().unflatten(0, (len(kept[0]), -1)).unflatten(2, (1 + self.fields, -1))
             change, *keeping = each.unbind(2)
             mean, growth = torch.zeros_like(change), torch.zeros_like(kept[0])
@@ -173,9 +178,9 @@ class Fading(nn.Module):
                     kept[s], grown[s] = kept[s] * fade, grown[s] * fade
                 grown[s] = torch.addcmul(grown[s], goes_on[s], band.fresh)
                 left, more = kept[s], grown[s]
-                if aside is not None and fade is not None:
-                    smooth = torch.exp(aside * 4.0**-s)
+                if smooth is not None and fade is not None:
                     left, more = left * smooth, more * smooth
+                    smooth = smooth.sqrt().sqrt()  # of the next, whose waves are twice as long
                 mean = torch.addcmul(mean, keeping[s].sigmoid(), left[:, None], value=2)
                 growth = growth + more
             mean = torch.addcmul(mean, keeping[self.bands].sigmoid(), growth[:, None], value=2)

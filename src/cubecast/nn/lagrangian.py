@@ -9,11 +9,12 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from cubecast.nn.advection import interpolate, sample
+from cubecast.nn.advection import interpolate
 from cubecast.nn.box import Box, Windows
 from cubecast.nn.layout import Layout
 from cubecast.nn.members import Forecasts, draw_noise, draw_normal, lead_by_lead
 from cubecast.nn.motion import WINDOW, estimate_motions
+from cubecast.nn.sampling import sample
 from cubecast.nn.trajectories import Trajectories, pixel, places
 from cubecast.shapes import Displaced, Forecast, Frames, Motion, Noise, Part
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cubecast.errors import UsageError
-from cubecast.nn.advection import interpolate
+from cubecast.nn.advection import among_observed
 from cubecast.nn.box import Box
 from cubecast.nn.neighbours import sum_square
 from cubecast.nn.trajectories import places
@@ -159,6 +159,8 @@ def _solve_levels(
     motion = levels[0][0].new_zeros(levels[0][0].shape[0], 2, 1, 1)
     for number in range(count):
         values, seen = levels.pop()
+        if values.shape[2] == 1 and not seen.is_meta and bool((seen == seen[:, :1]).all()):
+            seen = seen[:, :1]  # one for all frames, as radars mostly have it: half of the work
         with full_precision(values.device.type):
             cells = (values.shape[-2] // CELL, values.shape[-1] // CELL)
             motion = _resize(motion, cells) * (2 if number else 1)
@@ -228,12 +230,13 @@ def _band_equations(values: Tensor, seen: Tensor, half: Tensor, lag: int, cells:
     inner = slice(first - band.start, stop - band.start)
     values, seen = (a[..., source.slices[0], :] for a in (values, seen))
     moved, here = half[:, :, band].flip(1), Box(band.start, band.stop, 0, nx)
-    before, after = (places(sign * moved, here, source)[:, None] for sign in (-1, 1))
-    earlier, known = _brought(values[:, :-lag], seen[:, :-lag], before)
-    later, also = _brought(values[:, lag:], seen[:, lag:], after)
-    known = known & also
-    sure = (sum_square((~known).to(values.dtype)) == 0)[..., inner, :]
+    before, after = (places(sign * moved, here, source) for sign in (-1, 1))
     pairs = values.shape[1] - lag
+    masks = (seen, seen) if seen.shape[1] == 1 else (seen[:, :-lag], seen[:, lag:])
+    # Time and channels in one dim.
+    earlier, known = among_observed(values[:, :-lag].flatten(1, 2), masks[0].flatten(1, 2), before)
+    later, also = among_observed(values[:, lag:].flatten(1, 2), masks[1].flatten(1, 2), after)
+    sure = (sum_square((~(known & also)).to(values.dtype)) == 0)[..., inner, :]
     weight = sure * _recent(pairs, values).repeat_interleave(values.shape[2])[:, None, None]
     change = (later - earlier)[..., inner, :]
     dy, dx = (g[..., inner, :] for g in _differences((earlier + later) * (lag / 4)))
@@ -244,12 +247,6 @@ def _band_equations(values: Tensor, seen: Tensor, half: Tensor, lag: int, cells:
 
 def _recent(pairs: int, like: Tensor) -> Tensor:
     return RECENT ** torch.arange(pairs - 1, -1, -1, device=like.device, dtype=like.dtype)
-
-
-def _brought(values: Tensor, seen: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-    """Frames and masks at points, time and channels in one dim (batch, n, y, x)."""
-    fields, known = interpolate(values.flatten(1, 2)[:, None], at, observed=seen.flatten(1, 2)[:, None])
-    return fields[:, 0], known[:, 0]
 
 
 def _differences(fields: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cubecast.errors import UsageError
 from cubecast.nn.box import Box
+from cubecast.nn.sampling import sample
 from cubecast.shapes import Displaced, Motion
 
 SPACING = 4
@@ -150,7 +151,7 @@ class Trajectories:
     def _at(self, pixels: Tensor, lead: int) -> Tensor:
         """The velocity of air for so many steps at places (batch, 2, y, x), those beyond the grid as at its edge."""
         at = (pixels * pixel(self.size, pixels) - 1).permute(0, 2, 3, 1)
-        levels = F.grid_sample(self._levels, at, padding_mode="border", align_corners=True).unflatten(1, (-1, 2))
+        levels = sample(self._levels, at, beyond="border").unflatten(1, (-1, 2))
         way = lead * _speed(levels[:, -1:])
         place = (PART * way / self._window).clamp(min=1).log2().clamp(max=levels.shape[1] - 1)
         number = torch.arange(levels.shape[1], device=place.device).view(-1, 1, 1, 1)
