@@ -32,7 +32,8 @@ from cubecast.nn import build_network, count_parameters
 from cubecast.presets import PRESETS
 from cubecast.training import choose_device
 from cubecast.verification import MATCHED, MODEL
-from train_weights import REPEAT, VALIDATION, command, configure, generate, machine, run
+from one_line import one_line_errors
+from train_weights import REPEAT, VALIDATION, command, configure, generate, machine
 
 log = logging.getLogger(__name__)
 
@@ -233,7 +234,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(ablate)
-    run(app, "ablations")
+    with one_line_errors("ablations"):
+        app()
 
 
 if __name__ == "__main__":

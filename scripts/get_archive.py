@@ -16,7 +16,8 @@ from rich.progress import track
 
 from cubecast.archives import ARCHIVES, archive_urls
 from cubecast.download import download
-from cubecast.errors import CubecastError, InputError
+from cubecast.errors import InputError
+from one_line import one_line_errors
 
 err = Console(stderr=True, highlight=False)
 
@@ -39,6 +40,7 @@ def fetch(urls: list[str], folder: Path) -> list[str]:
     return failed
 
 
+@one_line_errors("get_archive")
 def main(
     name: Annotated[str | None, typer.Argument(help="Archive, one of --list.")] = None,
     start: Annotated[str | None, typer.Argument(help="UTC time of the first file, such as 2024-07-01T12:00.")] = None,
@@ -52,12 +54,8 @@ def main(
     if show or name is None:
         list_archives()
         return
-    try:
-        urls = archive_urls(name, start, end)
-        failed = fetch(urls, output or Path(name))
-    except CubecastError as error:
-        typer.echo(f"get_archive: error: {error}", err=True)
-        sys.exit(error.exit_code)
+    urls = archive_urls(name, start, end)
+    failed = fetch(urls, output or Path(name))
     typer.echo(f"{len(urls) - len(failed)} of {len(urls)} files are in {output or name}")
     if failed:
         typer.echo("\n".join(["failed:", *failed]), err=True)

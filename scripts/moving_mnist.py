@@ -20,10 +20,10 @@ import xarray as xr
 
 import cubecast
 from cubecast.baselines import persistence
-from cubecast.errors import CubecastError
 from cubecast.scores import structural_similarity, to_table, verify_forecasts
 from cubecast.sources.moving_mnist import BLOCK, read_idx_images
 from cubecast.verification import write_scores
+from one_line import one_line_errors
 
 NAMES = {"model": "this model", "persistence": "last frame repeated"}
 SIMILARITIES: dict[str, Literal["gaussian", "uniform"]] = {"ssim": "gaussian", "ssim_7x7": "uniform"}
@@ -103,6 +103,7 @@ def beside_published(table: pd.DataFrame) -> str:
     return "\n".join([f"| {' | '.join(row)} |" for row in head + rows] + ["", NOTE])
 
 
+@one_line_errors("moving_mnist")
 def main(
     digits: Annotated[Path, typer.Argument(help="IDX file of digits, such as t10k-images-idx3-ubyte.gz.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for model and scores.")],
@@ -114,19 +115,13 @@ def main(
 ) -> None:
     """Train and test the recipe (a run that was interrupted goes on); print errors and similarity per frame."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        made = cubes(digits, sequences=sequences, tests=tests)
-        config = cubecast.Config.preset("moving_mnist", epochs=epochs, seed=seed, precision=precision)
-        model = cubecast.Nowcaster(config)
-        model.fit(
-            made["training"], validation=made["validation"], directory=output / "model", progress=True, resume=True
-        )
-        model.save(output / "model")
-        scores = score(made["test"], model)
-        write_scores(scores, output / "scores.csv")
-    except CubecastError as error:
-        typer.echo(f"moving_mnist: error: {error}", err=True)
-        raise typer.Exit(error.exit_code) from None
+    made = cubes(digits, sequences=sequences, tests=tests)
+    config = cubecast.Config.preset("moving_mnist", epochs=epochs, seed=seed, precision=precision)
+    model = cubecast.Nowcaster(config)
+    model.fit(made["training"], validation=made["validation"], directory=output / "model", progress=True, resume=True)
+    model.save(output / "model")
+    scores = score(made["test"], model)
+    write_scores(scores, output / "scores.csv")
     table = per_frame(scores, pixels=made["test"][0].size)
     typer.echo(table.round(3).to_string() + "\n\n" + beside_published(table))
 

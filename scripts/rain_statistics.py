@@ -15,9 +15,9 @@ import xarray as xr
 
 import cubecast
 from cubecast.cube import space_dims
-from cubecast.errors import CubecastError
 from cubecast.rain_statistics import rain_statistics, summary
 from cubecast.scores.spatial import cell_km
+from one_line import one_line_errors
 
 
 def coarsened(cube: xr.DataArray, finest: float) -> xr.DataArray:
@@ -38,6 +38,7 @@ def generated(seeds: int, *, grid: float, step: float) -> pd.DataFrame:
     return pd.DataFrame({"median": table.median(), "lowest": table.min(), "highest": table.max()})
 
 
+@one_line_errors("rain_statistics")
 def main(
     files: Annotated[list[Path] | None, typer.Argument(help="Files of rain, each a column.")] = None,
     generate: Annotated[int, typer.Option("--generated", min=0, help="Seeds of generated rain.")] = 0,
@@ -48,16 +49,12 @@ def main(
 ) -> None:
     """Print the table."""
     columns: dict[str, pd.Series] = {}
-    try:
-        for file in files or []:
-            cube = coarsened(cubecast.open_cube(file).load(), finest)
-            columns[file.stem] = pd.Series(summary(rain_statistics(cube)))
-        table = pd.DataFrame(columns)
-        if generate:
-            table = pd.concat([table, generated(generate, grid=grid, step=step)], axis=1)
-    except CubecastError as error:
-        typer.echo(f"rain_statistics: error: {error}", err=True)
-        raise typer.Exit(error.exit_code) from None
+    for file in files or []:
+        cube = coarsened(cubecast.open_cube(file).load(), finest)
+        columns[file.stem] = pd.Series(summary(rain_statistics(cube)))
+    table = pd.DataFrame(columns)
+    if generate:
+        table = pd.concat([table, generated(generate, grid=grid, step=step)], axis=1)
     if output:
         table.to_csv(output, index_label="statistic")
     typer.echo(table.to_string(float_format=lambda v: f"{v:.3g}"))

@@ -23,7 +23,8 @@ import cubecast
 from ablations import BASELINE, COLUMNS, PRODUCTS
 from cubecast.nn import fading, lagrangian, trajectories
 from cubecast.verification import MODEL
-from train_weights import configure, run
+from one_line import one_line_errors
+from train_weights import configure
 
 SINGLE = {c: COLUMNS[c] for c in ("mse", "csi_1", "csi_5", "frequency_bias_5", "fss_1_10km")}
 ENSEMBLE = {"crps": COLUMNS["crps"], "crps_fair": "fair CRPS"}
@@ -94,7 +95,8 @@ def main() -> None:
     """Run."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(compare)
-    run(app, "structure")
+    with one_line_errors("structure"):
+        app()
 
 
 if __name__ == "__main__":

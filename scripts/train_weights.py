@@ -28,10 +28,11 @@ import xarray as xr
 import cubecast
 from cubecast.arguments import read_settings
 from cubecast.atomic import atomic_path
-from cubecast.errors import CubecastError, InputError, UsageError
+from cubecast.errors import InputError, UsageError
 from cubecast.presets import PRESETS
 from cubecast.scores.spatial import cell_km
 from cubecast.training import choose_device
+from one_line import one_line_errors
 
 PIXELS_KM = (1.0, 1.0, 2.0)
 """Drawn from for every event."""
@@ -161,7 +162,7 @@ def go_back(model: cubecast.Nowcaster, start: cubecast.Nowcaster | None, share: 
     DOI 10.48550/arXiv.2109.01903.
     """
     with torch.no_grad():
-        for weight, old in zip(model.network.parameters(), model._begin(start).parameters(), strict=True):
+        for weight, old in zip(model.network.parameters(), model.initial_network(start).parameters(), strict=True):
             weight.lerp_(old.to(weight), 1 - share)
 
 
@@ -288,18 +289,10 @@ def scores(
         temporary.write_text(re.sub(r"## Scores\n.*?(?=## )", lambda _: body, text, flags=re.DOTALL), encoding="utf-8")
 
 
-def run(app: typer.Typer, name: str) -> None:
-    """Run the commands of a script; an error is one line."""
-    try:
-        app()
-    except CubecastError as error:
-        typer.echo(f"{name}: error: {error}", err=True)
-        sys.exit(error.exit_code)
-
-
 def main() -> None:
     """Run a command."""
-    run(app, "train_weights")
+    with one_line_errors("train_weights"):
+        app()
 
 
 if __name__ == "__main__":

@@ -158,6 +158,8 @@ def test_training_refuses_what_it_cannot_use(rain):
         Nowcaster(histry=3)
     with pytest.raises(UsageError, match="not trained"):
         Nowcaster().predict(rain(10))
+    with pytest.raises(UsageError, match="not trained"):
+        Nowcaster().initial_network()
     slow = rain(40).assign_coords(time=rain(40).time.values[0] + np.arange(40) * np.timedelta64(10, "m"))
     with pytest.raises(ModelMismatchError, match="step"):
         Nowcaster(**SMALL).fit([rain(40), slow])

@@ -117,7 +117,7 @@ class Nowcaster:
         seen = ([] if start is None else start._about["trained_on"]) + data.trained_on
         self._about = {"trained_on": [one for i, one in enumerate(seen) if one not in seen[:i]]}
         self._network, rows = train(
-            self._begin(start),
+            self.initial_network(start),
             build_loss(self.config.loss, data.thresholds),
             data.training,
             data.validation,
@@ -249,22 +249,21 @@ class Nowcaster:
         """The step of the sequence coordinate that the model was trained for."""
         return self._fitted()[2]
 
-    def _fitted(self) -> tuple[nn.Module, Channels, Step]:
-        if self._network is None or self._channels is None or self._step is None:
-            raise UsageError("the model is not trained", remedy="call fit(cube), or Nowcaster.load(folder)")
-        return self._network, self._channels, self._step
-
-    def _begin(self, start: Nowcaster | None) -> nn.Module:
-        """The network before training: by the seed, or with the weights of ``start``."""
+    def initial_network(self, start: Nowcaster | None = None) -> nn.Module:
+        """The network before training: by the seed, or with the weights of ``start``. Known after `fit`."""
         torch.manual_seed(self.config.training.seed)
         network = self._build()
         if start is not None:
             network.load_state_dict(start.network.state_dict())
         return network
 
+    def _fitted(self) -> tuple[nn.Module, Channels, Step]:
+        if self._network is None or self._channels is None or self._step is None:
+            raise UsageError("the model is not trained", remedy="call fit(cube), or Nowcaster.load(folder)")
+        return self._network, self._channels, self._step
+
     def _build(self) -> nn.Module:
-        channels = self._channels
-        assert channels is not None
+        channels = self._channels or self._fitted()[1]  # in training there is no network yet
         return build_network(
             self.config.model,
             in_channels=channels.count_in,
