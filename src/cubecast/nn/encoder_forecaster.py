@@ -17,7 +17,7 @@ from cubecast.nn.fading import Fading
 from cubecast.nn.layout import Layout
 from cubecast.nn.members import Forecasts, Leads, draw_blocks
 from cubecast.nn.recurrent import RecurrentLayer
-from cubecast.nn.strides import downscale, each_frame, upscale
+from cubecast.nn.strides import downscale, each_frame, to_pixels, upscale
 from cubecast.shapes import Field, Forecast, Frames, Noise
 
 CellFactory = Callable[[int, int, tuple[int, int] | None], Cell]
@@ -183,9 +183,8 @@ class EncoderForecaster(nn.Module):
 
     def _said(self, frames: Tensor, horizon: int, noise: Tensor | None) -> Iterator[Tensor]:
         """What the head says of each lead (members, field, y, x); once for each sample without noise channels."""
-        ny, nx = frames.shape[-2:]
         for lead in self._unrolled(frames, horizon, noise).unbind(1):
-            yield F.pixel_shuffle(self.head(lead), self.patch)[..., :ny, :nx]
+            yield to_pixels(self.head, lead, self.patch, frames.shape[-2:])
 
     def _unrolled(self, frames: Tensor, horizon: int, noise: Tensor | None) -> Tensor:
         """What goes into the head."""
@@ -295,6 +294,4 @@ class EncoderForecaster(nn.Module):
     def _pad(self, frames: Tensor) -> Tensor:
         ny, nx = frames.shape[-2:]
         pad = (0, self._padded(nx) - nx, 0, self._padded(ny) - ny)
-        if not any(pad):
-            return frames
-        return each_frame(lambda f: F.pad(f, pad, mode="replicate"), frames)
+        return each_frame(lambda f: F.pad(f, pad, mode="replicate"), frames) if any(pad) else frames
