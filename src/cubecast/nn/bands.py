@@ -175,12 +175,14 @@ def _smooth_by_shifts(fields: Tensor, sigma: float, axis: int, beyond: str) -> T
 
 
 def _smooth_by_product(fields: Tensor, sigma: float, axis: int, beyond: str) -> Tensor:
-    weights, size = kernel(sigma).to(fields), fields.shape[axis]
-    place = torch.arange(size, device=fields.device)[:, None]
-    source = place + torch.arange(len(weights), device=fields.device) - _radius(sigma)
-    inside = source.clamp(0, size - 1)
-    share = weights if beyond == "replicate" else weights * (source == inside)
-    matrix = fields.new_zeros(size, size).scatter_add_(1, inside, share.expand_as(inside))
+    weights, size = kernel(sigma), fields.shape[axis]
+    # What place i takes from place j is the sum of weights from j - i on, up to those of the next place; at an edge
+    # that is repeated, of all that lie beyond it, too.
+    below = torch.arange(size + 1) - torch.arange(size)[:, None] + _radius(sigma)
+    if beyond == "replicate":
+        below[:, 0], below[:, -1] = 0, len(weights)
+    sums = F.pad(weights.double().cumsum(0), (1, 0))
+    matrix = sums[below.clamp(0, len(weights))].diff(dim=1).to(fields)
     with full_precision(fields.device.type):
         return fields @ matrix.T if axis == 3 else matrix @ fields
 

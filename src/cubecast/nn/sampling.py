@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def sample(fields: Tensor, points: Tensor, *, beyond: str = "zeros") -> Tensor:
-    """Fields (batch, channel, y, x) at points (batch, to_y, to_x, 2), bilinear; 0 ``beyond`` the grid.
+    """Fields (batch, channel, y, x) at points (batch, to_y, to_x, 2), bilinear; ``beyond`` the grid 0, or its "border".
 
     Threads of a CPU share out the samples of a batch, and here the rows of a single one.
     """
