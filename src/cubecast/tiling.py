@@ -32,11 +32,11 @@ MEMORY = "4GB"
 """What a forecast may take; one number for all machines, so that the same forecast is made the same way on each."""
 PROGRAM = 500_000_000
 """Bytes that Python, the libraries and a small model take."""
-FILES = 150_000_000
+FILES = 200_000_000
 """Bytes that the libraries of files take where a forecast is written as it is made."""
 WAYS = 8
 """Bytes a pixel of the motion within several windows, which all tiles follow."""
-SLACK = 1.9
+SLACK = 2.0
 """What convolutions need for themselves, and memory that is free in pieces, as a factor."""
 OVERLAP = 16
 """Pixels within which one tile turns into the next."""
