@@ -53,6 +53,14 @@ def test_log_is_its_equation_and_dry_is_zero():
     assert (scaling.decode(make_cube([-3.0, -1e-9], dims=("time",))) == 0).all()
 
 
+def test_traces_of_rain_are_none_in_forecasts():
+    scaling = LogRain(units="mm h-1", scale=2.0)
+    rates = np.array([0, 1e-6, 0.0049, 0.005, 0.01, np.nan], np.float32)
+    found = scaling.decode(scaling.encode(rain()[:2, :3, 0].copy(data=rates.reshape(2, 3))))
+    np.testing.assert_allclose(found.values.ravel(), [0, 0, 0, 0.005, 0.01, np.nan], rtol=1e-5)
+    assert found.dtype == np.float32
+
+
 def test_dbr_is_its_equation_and_dry_is_zero():
     scaling = DBR(units="mm h-1", scale=4.0)
     encoded = scaling.encode(make_cube([0.0, 0.05, 0.1, 10.0, np.nan], dims=("time",)))

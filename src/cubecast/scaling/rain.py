@@ -16,6 +16,9 @@ from cubecast.scaling.base import Pointwise, common_units, pieces
 from cubecast.sharing import ALL, Share
 
 UNITS = "mm h-1"
+FAINT = 0.005
+"""mm h-1; what forecasts have less of is none. Radars give rain in hundredths, and dry places as 0: members with traces
+of rain there would all be above what is observed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +56,8 @@ class _Rain(Pointwise):
 class LogRain(_Rain):
     """z = log(1 + r / wet) / scale for a rain rate r in mm h-1.
 
-    Dry is 0, wet values are about 1, and every r >= 0 comes back from z. Negative values count as dry, both ways.
-    ``wet`` is 0.1 mm h-1, about the weakest rain that radar sees.
+    Dry is 0, wet values are about 1, and every r comes back from z, below `FAINT` as 0. Negative values count as dry,
+    both ways. ``wet`` is 0.1 mm h-1, about the weakest rain that radar sees.
     """
 
     kind = "log"
@@ -68,7 +71,8 @@ class LogRain(_Rain):
         return np.log1p(np.maximum(values, 0) / self.wet) / self.scale
 
     def _backward(self, values: Any) -> Any:
-        rates = np.maximum(values, 0)
+        faint = math.log1p(FAINT / self.wet) / self.scale * (1 - 1e-6)  # `FAINT` itself survives rounding
+        rates = np.where(values < faint, values.dtype.type(0), values)
         rates *= self.scale
         rates = np.exp(rates)  # several times as fast as expm1, and as good down to 1e-8 mm h-1
         rates -= 1
