@@ -155,30 +155,30 @@ def smooth(fields: Tensor, sigma: float, *, beyond: str = "replicate") -> Tensor
     Where it is narrow, shifted fields are added up: of one channel that is several times as fast as a convolution of
     torch. Where it is wide for the grid, a product of matrices is faster still.
     """
-    shape = fields.shape
+    weights, shape = kernel(sigma), fields.shape
     fields = fields.reshape(1, -1, *shape[-2:])
     for axis in (3, 2):
-        wide = fields.shape[axis] <= WIDE * kernel(sigma).numel()
-        fields = (_smooth_by_product if wide else _smooth_by_shifts)(fields, sigma, axis, beyond)
+        wide = fields.shape[axis] <= WIDE * len(weights)
+        fields = (_smooth_by_product if wide else _smooth_by_shifts)(fields, weights, axis, beyond)
     return fields.view(shape)
 
 
-def _smooth_by_shifts(fields: Tensor, sigma: float, axis: int, beyond: str) -> Tensor:
-    radius, weights, size = _radius(sigma), kernel(sigma).tolist(), fields.shape[axis]
+def _smooth_by_shifts(fields: Tensor, weights: Tensor, axis: int, beyond: str) -> Tensor:
+    radius, size, shares = len(weights) // 2, fields.shape[axis], weights.tolist()
     pad = (radius, radius, 0, 0) if axis == 3 else (0, 0, radius, radius)
     padded = F.pad(fields, pad, mode=beyond)
-    fields = padded.narrow(axis, radius, size) * weights[radius]
+    fields = padded.narrow(axis, radius, size) * shares[radius]
     for shift in range(1, radius + 1):
         for first in (radius - shift, radius + shift):
-            fields.add_(padded.narrow(axis, first, size), alpha=weights[first])
+            fields.add_(padded.narrow(axis, first, size), alpha=shares[first])
     return fields
 
 
-def _smooth_by_product(fields: Tensor, sigma: float, axis: int, beyond: str) -> Tensor:
-    weights, size = kernel(sigma), fields.shape[axis]
+def _smooth_by_product(fields: Tensor, weights: Tensor, axis: int, beyond: str) -> Tensor:
+    size = fields.shape[axis]
     # What place i takes from place j is the sum of weights from j - i on, up to those of the next place; at an edge
     # that is repeated, of all that lie beyond it, too.
-    below = torch.arange(size + 1) - torch.arange(size)[:, None] + _radius(sigma)
+    below = torch.arange(size + 1) - torch.arange(size)[:, None] + len(weights) // 2
     if beyond == "replicate":
         below[:, 0], below[:, -1] = 0, len(weights)
     sums = F.pad(weights.double().cumsum(0), (1, 0))

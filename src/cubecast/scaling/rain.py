@@ -74,7 +74,7 @@ class LogRain(_Rain):
         faint = math.log1p(FAINT / self.wet) / self.scale * (1 - 1e-6)  # `FAINT` itself survives rounding
         rates = np.where(values < faint, values.dtype.type(0), values)
         rates *= self.scale
-        rates = np.exp(rates)  # several times as fast as expm1, and as good down to 1e-8 mm h-1
+        rates = np.exp(rates)  # several times as fast as expm1, and as good from `FAINT` on
         rates -= 1
         rates *= self.wet
         return rates
