@@ -57,17 +57,18 @@ class Coding:
 def cf_coding(attrs: Mapping[str, Any], dtype: np.dtype[Any]) -> Coding:
     """The coding that CF attributes declare for a variable stored as ``dtype``.
 
-    ``missing_value`` and ``_FillValue`` (or netCDF's default fill value) both count, and so do ``valid_min``,
-    ``valid_max`` and ``valid_range``: in stored numbers, or in units of the value where they are floating point
-    and the stored numbers are not (CF conventions, section 2.5.1).
+    ``missing_value`` and ``_FillValue`` both count (or netCDF's default fill value; not for ``_Unsigned``, which has
+    none in the netCDF library either), and so do ``valid_min``, ``valid_max`` and ``valid_range``: in stored numbers,
+    or in units of the value where they are floating point and the stored numbers are not (CF conventions, section
+    2.5.1).
     """
     gain, offset = (float(np.ravel(attrs.get(k, d))[0]) for k, d in (("scale_factor", 1.0), ("add_offset", 0.0)))
     unsigned = str(attrs.get("_Unsigned", "false")).lower() == "true"
     numbers = [n for key in ("_FillValue", "missing_value") for n in _numbers(attrs.get(key))]
-    if "_FillValue" not in attrs and dtype.itemsize > 1:
-        numbers.append(netCDF4.default_fillvals[f"{'u' if unsigned else dtype.kind}{dtype.itemsize}"])
     if unsigned and dtype.kind == "i":
         numbers = [n % 2 ** (8 * dtype.itemsize) for n in numbers]
+    elif "_FillValue" not in attrs and dtype.itemsize > 1:
+        numbers.append(netCDF4.default_fillvals[f"{dtype.kind}{dtype.itemsize}"])
     missing = tuple(n for n in dict.fromkeys(numbers) if n == n)
     low, high, in_values = valid_limits(attrs, dtype)
     if in_values:
