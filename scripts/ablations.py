@@ -187,7 +187,8 @@ def circumstances(device: torch.device) -> dict[str, Any]:
     return {"command": command(), "machine": machine(device), "versions": versions}
 
 
-def ablate(
+@one_line_errors("ablations")
+def main(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder of models and result.")],
     variant: Annotated[list[str] | None, typer.Option(help="Of " + ", ".join(VARIANTS) + "; repeat. [all]")] = None,
     minutes: Annotated[float, typer.Option(help="Training time of each.")] = 10.0,
@@ -229,14 +230,6 @@ def ablate(
     typer.echo(to_markdown(rows))
 
 
-def main() -> None:
-    """Run."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(ablate)
-    with one_line_errors("ablations"):
-        app()
-
-
 if __name__ == "__main__":
-    main()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    typer.run(main)

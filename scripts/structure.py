@@ -69,7 +69,8 @@ def score(model: cubecast.Nowcaster, cube: xr.DataArray, *, every: int, members:
     return found
 
 
-def compare(
+@one_line_errors("structure")
+def main(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Radar cubes, every 5 minutes.")],
     every: Annotated[int, typer.Option(min=1, help="Score every n-th start.")] = 3,
     members: Annotated[int, typer.Option(min=2, help="Of the ensembles.")] = 8,
@@ -91,13 +92,5 @@ def compare(
             typer.echo(f"| {network} | {said} | {' | '.join(f'{mean[c]:.4g}' if c in mean else '' for c in columns)} |")
 
 
-def main() -> None:
-    """Run."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(compare)
-    with one_line_errors("structure"):
-        app()
-
-
 if __name__ == "__main__":
-    main()
+    typer.run(main)

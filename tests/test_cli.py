@@ -74,6 +74,12 @@ def test_training_does_not_mix_with_what_is_there(radar, model, capsys):
     assert main(["train", str(radar), "-o", str(model), "--resume", *SMALL]) == 0
 
 
+def test_a_training_that_is_refused_leaves_no_folder(radar, tmp_path, capsys):
+    assert main(["train", str(radar), "-o", str(tmp_path / "m"), "--history", "400", *SMALL[2:]]) == 3
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not (tmp_path / "m").exists()
+
+
 def test_forecast_writes_one_file_with_all_reference_times(radar, model, tmp_path, capsys):
     out = tmp_path / "nowcast.nc"
     command = ["forecast", str(radar), "--model", str(model), "-o", str(out)]
@@ -116,6 +122,14 @@ def test_verify_prints_a_table_and_writes_csv_and_plot(radar, model, tmp_path, c
     command = ["verify", str(radar), "--model", str(model), "-o", str(out), "--baselines", "extrapolation"]
     assert main([*command, "--every", "20"]) == 0
     assert set(pd.read_csv(out / "scores.csv")["system"]) == {"model", "extrapolation"}
+
+
+def test_verify_after_named_times(radar, model, tmp_path, capsys):
+    command = ["verify", str(radar), "--model", str(model), "-o", str(tmp_path / "v"), "--at"]
+    assert main([*command, "2020-06-01T01:00", "--at", "2020-06-01T01:30", "--baselines", "persistence"]) == 0
+    assert set(pd.read_csv(tmp_path / "v" / "scores.csv")["cases"]) == {2}
+    assert main([*command, "2020-06-01T00:01"]) == 3
+    assert "2020-06-01T00:01:00 is not in the cube" in capsys.readouterr().err
 
 
 def test_verify_without_pysteps_says_what_to_install(radar, model, tmp_path, capsys, monkeypatch):

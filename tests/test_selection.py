@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cubecast.errors import InputError, UsageError
-from cubecast.selection import select_period, select_references, select_region
+from cubecast.selection import overlapping, select_period, select_references, select_region
 
 
 def test_a_period_has_both_of_its_ends(rain):
@@ -26,6 +26,25 @@ def test_references_have_a_history_and_a_lead_in_the_period(rain):
     assert np.array_equal(late, times[[13, 14, 15, 16, 17]])
     with pytest.raises(InputError, match="no case to verify"):
         select_references(cube, cube, history=15, horizon=2)
+
+
+def test_references_can_be_named(rain):
+    cube = rain(20, missing=[7])
+    times = cube.time.values
+    found = select_references(cube, cube, history=3, horizon=2, at=[times[9], times[4], times[9]])
+    assert np.array_equal(found, times[[4, 9]])
+    with pytest.raises(InputError, match="nothing to verify after 2020-06-01T01:35"):
+        select_references(cube, cube, history=3, horizon=2, at=times[[4, -1]])
+    with pytest.raises(InputError, match="frames are missing before 2020-06-01T00:40"):
+        select_references(cube, cube, history=3, horizon=2, at=times[[7]])
+
+
+def test_forecasts_overlap_with_neighbours_within_the_horizon(rain):
+    cube = rain(20, missing=[7])
+    times = cube.time.values
+    assert overlapping(cube, times[2:12], 3) == 3
+    assert overlapping(cube, times[[2, 5]], 4) == 2
+    assert overlapping(cube, times[[5, 8]], 4) == 1  # a frame is missing between them: they are four steps apart
 
 
 def test_regions(rain):

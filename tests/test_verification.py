@@ -74,6 +74,12 @@ def test_other_fields_are_not_extrapolated_unless_asked_to(model, rain):
     assert set(verify(still, warm, baselines=["extrapolation"])["system"]) == {"model", "extrapolation"}
 
 
+def test_reference_times_can_be_named(model, rain):
+    cube = rain(20)
+    times = cube.time.values
+    assert np.array_equal(evaluate(cube, model, at=times[[5, 9, 14]], every=2).reference, times[[5, 14]])
+
+
 def test_every_skips_reference_times(model, rain):
     assert list(verify(rain(20), model, every=4).groupby("system")["cases"].first()) == [5, 5, 5]
 

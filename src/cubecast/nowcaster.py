@@ -97,8 +97,6 @@ class Nowcaster:
             check_step(train_cubes[0], cube_step(train_cubes[0]), start.step)
         folder = Path(directory) if directory is not None else None
         again = folder / "refit" if folder and self.config.training.refit else None
-        for needed in filter(None, (folder, again)):
-            make_folder(needed)
         given = (train_cubes, extra, [] if static is None else _listed(static))
         shown = None if isinstance(progress, bool) else progress
         with joined(choose_device(self.config.training.device)) as ranks:
@@ -113,6 +111,8 @@ class Nowcaster:
         self, data: TrainingData, folder: Path | None, *, start: Nowcaster | None, **options: Any
     ) -> list[dict[str, float]]:
         """Train a network on prepared data and make it this model's; one log row an epoch."""
+        if folder is not None:  # not before: what is refused leaves nothing behind
+            make_folder(folder)
         self._channels, self._step, self.training_period = data.channels, data.step, data.period
         seen = ([] if start is None else start._about["trained_on"]) + data.trained_on
         self._about = {"trained_on": [one for i, one in enumerate(seen) if one not in seen[:i]]}

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from cubecast.cube import channel_names, cube_step, select_channel, sequence_dim, space_dims
+from cubecast.cube import channel_names, cube_step, locate, positions, select_channel, sequence_dim, space_dims
 from cubecast.errors import InputError, UsageError
-from cubecast.forecast import possible_references
+from cubecast.forecast import possible_references, reference_index
 
 
 def select_period(cube: xr.DataArray, start: Any, end: Any) -> xr.DataArray:
@@ -30,24 +30,34 @@ def select_period(cube: xr.DataArray, start: Any, end: Any) -> xr.DataArray:
     return part
 
 
-def select_references(cube: xr.DataArray, truth: xr.DataArray, *, history: int, horizon: int) -> Any:
+def select_references(cube: xr.DataArray, truth: xr.DataArray, *, history: int, horizon: int, at: Any = None) -> Any:
     """Reference times with a complete history and at least one valid time among the frames of the period.
 
+    ``at`` names them; None: all that there are.
+
     Raises:
-        InputError: there is none.
+        InputError: there is none, or one of ``at`` is none.
     """
-    dim = sequence_dim(cube)
-    step = cube_step(cube)
-    times = possible_references(cube, history=history)
+    dim, step = sequence_dim(cube), cube_step(cube)
+    if at is None:
+        times = possible_references(cube, history=history)
+    else:
+        times = cube[dim].values[sorted(set(reference_index(cube, at, history=history, step=step)))]
     first, last = truth[dim].values[[0, -1]]
-    reference = times[(step.add(times, horizon) >= first) & (step.add(times, 1) <= last)]
-    if not len(reference):
+    inside = (step.add(times, horizon) >= first) & (step.add(times, 1) <= last)
+    if not inside.any() or (at is not None and not inside.all()):
         raise InputError(
-            "no case to verify",
-            found=f"{cube.shape[0]} frames",
+            "no case to verify" if at is None else f"nothing to verify after {times[~inside][0]}",
+            found=f"{truth.shape[0]} frames from {first} to {last}",
             allowed=f"{history} frames in a row and a frame after them in the period",
         )
-    return reference
+    return times[inside]
+
+
+def overlapping(cube: xr.DataArray, reference: Any, horizon: int) -> int:
+    """The most neighbours among the reference times whose forecasts have a valid time in common, itself included."""
+    places = positions(cube)[locate(cube, reference)]
+    return int((np.searchsorted(places, places + horizon) - np.arange(len(places))).max())
 
 
 def select_region(

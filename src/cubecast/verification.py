@@ -41,7 +41,7 @@ from cubecast.scores import (
     to_table,
     verify_forecasts,
 )
-from cubecast.selection import select_period, select_references, select_region
+from cubecast.selection import overlapping, select_period, select_references, select_region
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +94,7 @@ def evaluate(
     matched: bool = False,
     start: Any = None,
     end: Any = None,
+    at: Any = None,
     every: int = 1,
     horizon: int | None = None,
     thresholds: Sequence[float] | None = None,
@@ -123,7 +124,7 @@ def evaluate(
         matched: score the model's forecasts, of an ensemble its mean, also with their distribution matched
             (`cubecast.match_distribution`).
         start, end: first and last valid time that count (both included; ``"2017"`` is the whole year).
-        every: use every n-th possible reference time.
+        at, every: reference times, None: all that are possible; and to use every n-th of them.
         horizon: leads; None: as many as the model was trained for.
         thresholds, windows: for events and FSS, as in `cubecast.scores.verify_forecasts`.
         region: range of coordinate values kept by space dim, for example ``{"lat": (-60, 60)}``.
@@ -148,7 +149,7 @@ def evaluate(
     begin = truth[sequence_dim(cube)].values[0]
     chosen = _baselines(cube, baselines, model=model, horizon=steps, start=begin, cache=cache)
     history = max(model.config.task.history, FRAMES if set(METHODS) & set(chosen) else 1)
-    reference = select_references(cube, truth, history=history, horizon=steps)[::every]
+    reference = select_references(cube, truth, history=history, horizon=steps, at=at)[::every]
     options: dict[str, Any] = {
         "thresholds": thresholds,
         "windows": windows,
@@ -162,7 +163,7 @@ def evaluate(
     chunks = [reference[i : i + size] for i in range(0, len(reference), size)]
     made = ((times, make(times)) for times in follow(chunks, "verifying", len(chunks), progress))
     sums, wettest = _sums(made, truth, names, options, cases=bool(bootstrap))
-    block = -(-steps // every)
+    block = overlapping(cube, reference, steps)
     return Evaluation(
         table=_table(sums, bootstrap=bootstrap, block=block, seed=seed),
         scores={name: scores_from(total) for name, total in sums.items()},

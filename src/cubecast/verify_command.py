@@ -58,7 +58,11 @@ def verify_command(
     matched: Matched = False,
     start: Annotated[str | None, typer.Option(metavar="TIME", help="First valid time that counts.")] = None,
     end: Annotated[str | None, typer.Option(metavar="TIME", help="Last valid time that counts.")] = None,
-    every: Annotated[int, typer.Option(min=1, help="Use every Nth possible reference time.")] = 1,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TIME", help="Time of the last frame to use; repeat for several. [all that are possible]"),
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Use every Nth of these.")] = 1,
     horizon: Annotated[int | None, typer.Option(min=1, help="Frames to forecast. [as trained]")] = None,
     thresholds: Thresholds = None,
     windows: Windows = None,
@@ -70,6 +74,7 @@ def verify_command(
     static: StaticFile = None,
 ) -> None:
     """Score a model beside its baselines on the same cases and pixels, by lead time."""
+    from cubecast.forecast import read_reference
     from cubecast.report import write_evaluation
     from cubecast.verification import evaluate
 
@@ -84,6 +89,7 @@ def verify_command(
         matched=matched,
         start=start,
         end=end,
+        at=[read_reference(t, cube) for t in at] if at else None,
         every=every,
         horizon=horizon,
         thresholds=None if thresholds is None else read_numbers("--thresholds", thresholds),

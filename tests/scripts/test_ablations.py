@@ -7,6 +7,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import typer
 
 import cubecast
 from cubecast.errors import UsageError
@@ -22,7 +23,7 @@ def run(script: ModuleType, *words: object) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["ablations.py", *map(str, words), *(w for s in TINY for w in ("--set", s))])
         with pytest.raises(SystemExit) as end:
-            script.main()
+            typer.run(script.main)
     return int(end.value.code or 0)
 
 

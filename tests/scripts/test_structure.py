@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import typer
 
 import cubecast
 from cubecast.nn import fading, lagrangian, trajectories
@@ -20,7 +21,7 @@ def test_parts_are_left_out_and_put_back(script: ModuleType, tmp_path: Path, cap
         words = [str(tmp_path / "rain.nc"), "--every", "3", "--members", "2", *(w for s in TINY for w in ("--set", s))]
         patch.setattr(sys, "argv", ["structure.py", *words])
         with pytest.raises(SystemExit) as end:
-            script.main()
+            typer.run(script.main)
     assert not end.value.code
     assert (trajectories.PART, lagrangian.STRAY, fading.persistences) == before
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
