@@ -9,6 +9,7 @@ import xarray as xr
 
 import cubecast
 from cubecast.errors import InputError, ModelMismatchError, OutputError, UsageError
+from cubecast.model_folder import seal
 from cubecast.nowcaster import Nowcaster
 
 SMALL = {"history": 3, "horizon": 2, "hidden_channels": [8], "patch": 4, "crop": 16, "epochs": 1}
@@ -99,12 +100,18 @@ def test_a_changed_model_folder_is_refused(model, tmp_path):
         Nowcaster.load(folder)
     model.save(folder)
     about = json.loads((folder / "model.json").read_text())
-    del about["channels"]
     (folder / "model.json").write_text(json.dumps(about))
+    Nowcaster.load(folder)  # the layout does not matter
+    about["step"]["size"] *= 2
+    (folder / "model.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match="was changed: found another SHA-256; restore the folder"):
+        Nowcaster.load(folder)
+    del about["sha256"], about["channels"]
+    (folder / "model.json").write_text(seal(about))
     with pytest.raises(InputError, match="damaged"):
         Nowcaster.load(folder)
     (folder / "model.json").write_text("[]")
-    with pytest.raises(InputError, match="allowed: format 1"):
+    with pytest.raises(InputError, match="allowed: format 2; train it again"):
         Nowcaster.load(folder)
     with pytest.raises(InputError, match="no readable model"):
         Nowcaster.load(tmp_path / "nothing")

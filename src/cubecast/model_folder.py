@@ -1,4 +1,4 @@
-"""A saved model on disk: weights.safetensors, model.json with their SHA-256, config.yaml. Nothing is unpickled."""
+"""A saved model on disk: weights.safetensors, model.json with their SHA-256 and its own, config.yaml; no pickles."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cubecast.atomic import atomic_path, make_folder
 from cubecast.errors import InputError
 from cubecast.shipped import model_path
 
-FORMAT = 1
+FORMAT = 2
 MODEL, WEIGHTS, SETTINGS = "model.json", "weights.safetensors", "config.yaml"
 
 
@@ -45,22 +45,28 @@ def write_model(
     with atomic_path(folder / SETTINGS) as temporary:
         temporary.write_text(settings, encoding="utf-8")
     with atomic_path(folder / MODEL) as temporary:
-        temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        temporary.write_text(seal(record), encoding="utf-8")
     return folder
 
 
+def seal(record: Mapping[str, Any]) -> str:
+    """The text of model.json: a record, and the SHA-256 of all that it says."""
+    return json.dumps({**record, "sha256": _digest(record)}, indent=1)
+
+
 def read_model(directory: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What model.json says and the tensors, whose SHA-256 is checked before they are parsed.
+    """What model.json says and the tensors; the SHA-256 of both are checked before anything is made of them.
 
     Args:
         directory: a folder, or the name of a shipped model.
 
     Raises:
-        InputError: no model there, a format that is not known, or weights that were changed or cut.
+        InputError: no model there, a format that is not known, or one that was changed or cut.
     """
     folder = model_path(directory)
     try:
         about = json.loads(_content(folder / MODEL))
+        sealed = isinstance(about, dict) and about.pop("sha256", None) == _digest(about)
         weights = _content(folder / WEIGHTS)
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
@@ -70,7 +76,10 @@ def read_model(directory: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
             remedy="make one with cubecast train -o FOLDER",
         ) from None
     if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise InputError(f"model in {folder}", found="another format", allowed=f"format {FORMAT}")
+        remedy = "train it again, or take the version of cubecast that made it"
+        raise InputError(f"model in {folder}", found="another format", allowed=f"format {FORMAT}", remedy=remedy)
+    if not sealed:
+        raise InputError(f"{MODEL} in {folder} was changed", found="another SHA-256", remedy="restore the folder")
     if hashlib.sha256(weights).hexdigest() != about.get("weights_sha256"):
         raise InputError(
             f"weights in {folder} were changed or cut", found="another SHA-256", remedy="restore the folder"
@@ -94,6 +103,11 @@ def restore_network(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor
     network = build()
     network.load_state_dict(tensors)
     return network
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    """The same whatever the layout of the file; Python writes numbers so that they are read back to the last bit."""
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
 
 def _content(path: Path) -> bytes:

@@ -190,7 +190,7 @@ class Nowcaster:
         self._fitted()[1].check(cube)
 
     def save(self, directory: str | Path) -> Path:
-        """Write the model to a folder: weights (safetensors), model.json with their SHA-256, and config.yaml.
+        """Write the model to a folder: weights (safetensors), model.json with SHA-256 of both, and config.yaml.
 
         Raises:
             OutputError: the folder cannot be written.
@@ -210,10 +210,10 @@ class Nowcaster:
 
     @classmethod
     def load(cls, directory: str | Path) -> Self:
-        """The model in a folder that `save` wrote, or a shipped one by its name; the SHA-256 of its weights is checked.
+        """The model in a folder that `save` wrote, or a shipped one by its name; its SHA-256 are checked.
 
         Raises:
-            InputError: no model there, a format that is not known, or weights that were changed or cut.
+            InputError: no model there, a format that is not known, or one that was changed or cut.
         """
         about, tensors = read_model(directory)
         try:

@@ -146,8 +146,7 @@ def evaluate(
     check_cube(cube)
     steps = model.config.task.horizon if horizon is None else horizon
     truth = select_period(cube, start, end)
-    begin = truth[sequence_dim(cube)].values[0]
-    chosen = _baselines(cube, baselines, model=model, horizon=steps, start=begin, cache=cache)
+    chosen = _baselines(cube, baselines, model=model, horizon=steps, truth=truth, cache=cache)
     history = max(model.config.task.history, FRAMES if set(METHODS) & set(chosen) else 1)
     reference = select_references(cube, truth, history=history, horizon=steps, at=at)[::every]
     options: dict[str, Any] = {
@@ -251,7 +250,7 @@ def compare(table: pd.DataFrame) -> list[str]:
 
 
 def _baselines(
-    cube: xr.DataArray, wanted: Sequence[str] | None, *, model: Nowcaster, horizon: int, start: Any, cache: Any
+    cube: xr.DataArray, wanted: Sequence[str] | None, *, model: Nowcaster, horizon: int, truth: xr.DataArray, cache: Any
 ) -> dict[str, Callable[..., xr.Dataset]]:
     """The baselines by name, each called as ``make(cube, reference=..., horizon=...)``."""
     unknown = [name for name in wanted or () if name not in BASELINES]
@@ -269,7 +268,7 @@ def _baselines(
     if not set(names) & set(FITTED):
         return {n: ready[n] for n in names}
     try:
-        climate = fit_climate(_before(cube, model, start), leads=horizon)
+        climate = fit_climate(_before(cube, model, truth), leads=horizon)
     except CubecastError as error:
         if wanted is not None:
             raise
@@ -289,11 +288,11 @@ def _with(make: Callable[..., xr.Dataset], climate: Climate) -> Callable[..., xr
     return lambda cube, **options: make(cube, training=climate, **options)
 
 
-def _before(cube: xr.DataArray, model: Nowcaster, start: Any) -> xr.DataArray:
+def _before(cube: xr.DataArray, model: Nowcaster, truth: xr.DataArray) -> xr.DataArray:
     """The frames a climatology may be fitted on: those before the period, else those the model was trained on."""
     dim = sequence_dim(cube)
     values = cube[dim].values
-    before = cube.isel({dim: values < start})
+    before = cube.isel({dim: values < truth[dim].values[0]})
     if before.shape[0] or model.training_period is None:
         return before
     first, last = model.training_period

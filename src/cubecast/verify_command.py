@@ -34,11 +34,14 @@ from cubecast.shipped import DEFAULT
 if TYPE_CHECKING:
     import pandas as pd
 
+Times = Annotated[
+    list[str] | None,
+    typer.Option("--at", metavar="TIME", help="Time of the last frame to use; repeat. [all that are possible]"),
+]
 Cache = Annotated[
     Path | None,
     typer.Option(metavar="FOLDER", help="Folder that keeps the nowcasts of pysteps. [~/.cache/cubecast/pysteps]"),
 ]
-
 NeverBelow = Annotated[
     float | None, typer.Option(help="Leave out pixels ever observed below this; -1.79 keeps ice-free ocean (degC).")
 ]
@@ -58,10 +61,7 @@ def verify_command(
     matched: Matched = False,
     start: Annotated[str | None, typer.Option(metavar="TIME", help="First valid time that counts.")] = None,
     end: Annotated[str | None, typer.Option(metavar="TIME", help="Last valid time that counts.")] = None,
-    at: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TIME", help="Time of the last frame to use; repeat for several. [all that are possible]"),
-    ] = None,
+    at: Times = None,
     every: Annotated[int, typer.Option(min=1, help="Use every Nth of these.")] = 1,
     horizon: Annotated[int | None, typer.Option(min=1, help="Frames to forecast. [as trained]")] = None,
     thresholds: Thresholds = None,

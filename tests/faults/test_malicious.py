@@ -17,7 +17,7 @@ from typing import Any
 from cubecast.checkpoint import CHECKPOINT
 from cubecast.config import Config
 from cubecast.errors import InputError, UsageError
-from cubecast.model_folder import MODEL, SETTINGS, WEIGHTS
+from cubecast.model_folder import MODEL, SETTINGS, WEIGHTS, seal
 from cubecast.nowcaster import Nowcaster
 
 
@@ -96,14 +96,15 @@ def zipped(data: bytes) -> bytes:
 
 
 def vouched(folder: Path, weights: bytes) -> None:
-    """Weights with the hash that belongs to them: as by somebody who can write both files."""
+    """Weights with the hashes that belong to them: as by somebody who can write both files."""
     (folder / WEIGHTS).write_bytes(weights)
     changed(folder, weights_sha256=sha256(weights).hexdigest())
 
 
 def changed(folder: Path, **values: Any) -> None:
     about = json.loads((folder / MODEL).read_text(encoding="utf-8"))
-    (folder / MODEL).write_text(json.dumps(about | values), encoding="utf-8")
+    del about["sha256"]
+    (folder / MODEL).write_text(seal(about | values), encoding="utf-8")
 
 
 def header(text: str | bytes, size: int | None = None) -> bytes:
