@@ -2,12 +2,25 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import xarray as xr
 from scipy.ndimage import gaussian_filter
 
-from cubecast.nn.bands import LAGS, LEAST, bend, fading_rates, persistences, smooth, split_bands, straighten
+from cubecast.nn.bands import (
+    LAGS,
+    LEAST,
+    REACH,
+    UNSEEN,
+    bend,
+    extend,
+    fading_rates,
+    persistences,
+    smooth,
+    split_bands,
+    straighten,
+)
 from cubecast.scaling.rain import LogRain
 
 
@@ -95,6 +108,22 @@ def test_what_was_not_seen_does_not_count_and_what_is_dry_stays_finite() -> None
     dry = fading_rates(torch.zeros_like(parts), seen)
     torch.testing.assert_close(dry, torch.full_like(dry, -math.log(LEAST) * 6 / 14))
     assert LAGS == 3, "the numbers of the line before"
+
+
+def test_what_was_never_seen_is_the_mean_of_what_is_around() -> None:
+    """As a normalized convolution in the middle of a hole, but for the cells; nothing far away."""
+    fields = 2 + torch.randn(1, 1, 200, 480, generator=torch.Generator().manual_seed(6))
+    seen = torch.ones(1, 1, 200, 480)
+    seen[..., 80:120, 80:120] = seen[..., 160:] = 0
+    spoilt = torch.where(seen > 0, fields, 99.0)
+    found = extend(spoilt, seen)
+    assert torch.equal(found[seen > 0], fields[seen > 0])
+    blurred = [gaussian_filter(f[0, 0].numpy(), UNSEEN, mode="constant", truncate=REACH) for f in (fields * seen, seen)]
+    around = torch.from_numpy(blurred[0] / np.maximum(blurred[1], 1e-6))
+    torch.testing.assert_close(found[0, 0, 80:120, 80:120], around[80:120, 80:120], rtol=0.02, atol=0.0)
+    torch.testing.assert_close(found[0, 0, :, 160:220], around[:, 160:220], rtol=0.05, atol=0.0)
+    assert (found[..., 160 + REACH * UNSEEN + 24 :] == 0).all()
+    assert torch.equal(extend(fields, torch.ones_like(seen)), fields)
 
 
 @pytest.mark.parametrize(("kept", "expected"), [(0.7, 0.7), (0.2, 0.2), (-0.6, 0.0)])

@@ -70,6 +70,17 @@ def test_a_pixel_that_was_not_seen_before_does_not_grow() -> None:
     assert (found / textured())[:, 66:].min() > 1.05
 
 
+def test_a_pixel_that_was_never_seen_is_like_what_is_around() -> None:
+    """Nothing is known of it, so there is no growth; without the mask it would be dry."""
+    fields = textured().expand(1, 6, 1, -1, -1)
+    masks = torch.ones_like(fields)
+    masks[..., :48] = 0
+    frames = torch.cat([fields * masks, masks], dim=2)
+    found = leads(Fading(Layout(2, 1, masks=True), 4), frames)[0, :, 0]
+    torch.testing.assert_close(found[..., 8:40], torch.full_like(found[..., 8:40], 4.0), rtol=0.15, atol=0.0)
+    torch.testing.assert_close(found[..., 66:], textured()[:, 66:].expand_as(found[..., 66:]), rtol=0.02, atol=0.0)
+
+
 def test_air_that_may_be_astray_smooths_bands_of_its_scale() -> None:
     fading = Fading(Layout(1, 1, masks=False), 5)
     torch.nn.init.constant_(fading.pace, -20.0)

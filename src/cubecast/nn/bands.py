@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cubecast.precision import full_precision
-from cubecast.shapes import Frames
+from cubecast.shapes import Field, Frames
 
 REACH = 3
 """Where a Gaussian ends, in standard deviations."""
@@ -20,6 +20,8 @@ CELL = 8
 """Side, in pixels, of the cells that fading is found for."""
 WINDOW = 64
 """Standard deviation, in pixels, of the window that is looked at around a place for its fading."""
+UNSEEN = 32
+"""Standard deviation, in pixels, of the window that is looked at around a place that was never observed."""
 WIDE = 6
 """A smoothing is wide for a grid that has no more than so many times as many pixels along an axis as it has weights."""
 LEAST, MOST = 0.01, 0.999
@@ -119,23 +121,38 @@ def persistences(parts: Tensor, seen: Tensor) -> Tensor:
     return _to_pixels((shared / (later * earlier).sqrt().clamp(min=1e-12)).clamp(0, 1), parts)
 
 
+def extend(fields: Field, seen: Field) -> Field:
+    """Fields where they were seen; elsewhere the mean of what was within a Gaussian window around, or 0.
+
+    So rain that comes in from where no radar looks is about as much as there is beside.
+
+    Args:
+        fields: (batch, channel, y, x).
+        seen: 1 or 0, of the same shape.
+    """
+    total, weight = (_around(f[:, None], UNSEEN) for f in (fields * seen, seen))
+    return torch.where(seen > 0, fields, _to_pixels(total / weight.clamp(min=1e-6), fields)[:, 0])
+
+
 def _to_pixels(cells: Tensor, like: Tensor) -> Tensor:
     """Cells (batch, band, channel, y, x) interpolated to the pixels of a grid."""
     fine = F.interpolate(cells.flatten(1, 2), scale_factor=CELL, mode="bilinear")
     return fine.unflatten(1, cells.shape[1:3])[..., : like.shape[-2], : like.shape[-1]]
 
 
-def _around(fields: Tensor) -> Tensor:
+def _around(fields: Tensor, window: int = WINDOW) -> Tensor:
     """Weighted sums of cells within the window around each; beyond the edges there is nothing."""
     ny, nx = fields.shape[-2:]
     padded = F.pad(fields.flatten(0, -3)[:, None], (0, -nx % CELL, 0, -ny % CELL))
-    means = smooth(F.avg_pool2d(padded, CELL), WINDOW / CELL, beyond="constant")
+    means = smooth(F.avg_pool2d(padded, CELL), window / CELL, beyond="constant")
     return means.view(*fields.shape[:-2], *means.shape[-2:])
 
 
 def reach(bands: int) -> int:
-    """How many pixels away the bands of a pixel look, and those who look for how they fade."""
-    return _radius(2.0 ** (bands - 2)) + CELL * (_radius(WINDOW / CELL) + 2) if bands > 1 else 0
+    """How many pixels away the bands of a pixel look, those who look for how they fade, and what is extended there."""
+    if bands == 1:
+        return 0
+    return _radius(2.0 ** (bands - 2)) + sum(CELL * (_radius(window / CELL) + 2) for window in (WINDOW, UNSEEN))
 
 
 def _radius(sigma: float) -> int:

@@ -10,7 +10,7 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor, nn
 
-from cubecast.nn.bands import CELL, bend, each_band, fading_rates, persistences, straighten
+from cubecast.nn.bands import CELL, bend, each_band, extend, fading_rates, persistences, straighten
 from cubecast.nn.layout import Layout
 from cubecast.nn.renewal import Renewal
 from cubecast.precision import full_precision
@@ -74,7 +74,8 @@ class Fading(nn.Module):
     for minutes and large ones for hours, as S-PROG has it (Seed 2003,
     DOI 10.1175/1520-0450(2003)042<0381:ADASSA>2.0.CO;2), but here place by place: r_s is how fast the band faded around
     a pixel in this very history (`cubecast.nn.bands.fading_rates`; the last does not fade), times a learned number, 1
-    before training.
+    before training. A pixel that was not observed at the reference time has its last value, one that never was the mean
+    of what is around (`cubecast.nn.bands.extend`).
 
     e_s is what the last step brought, b'_s being the band of the field before. So much of it goes on for a step as did
     in the history, g_s (`cubecast.nn.bands.persistences`), and of that the learned share q_s, `ON` before training, for
@@ -152,7 +153,7 @@ class Fading(nn.Module):
         """The bands of the last observed fields, the finest first."""
         seen, fields = self._fill(frames)
         with full_precision(frames.device.type):
-            parts = each_band(straighten(fields, self.curvature), self.bands)
+            parts = each_band(fields, self.bands)
             for part, pace in itertools.zip_longest(parts, self.pace):  # for memory
                 history = part[:, :, None]
                 rate = None if pace is None else fading_rates(history, seen)[:, 0] * pace.exp()
@@ -188,12 +189,16 @@ class Fading(nn.Module):
             yield Lead(mean, change, keeping[-1])
 
     def _fill(self, frames: Frames) -> tuple[Tensor, Tensor]:
-        """Where all frames were observed (batch, output, y, x), and frames that do not change where one was not."""
-        fields = frames[:, :, : self.layout.outputs].float()
+        """Where all frames were observed, and frames in straight space that do not change where one was not.
+
+        Where none was they are what is around. Both (batch, output, y, x), the second with time.
+        """
+        fields = straighten(frames[:, :, : self.layout.outputs].float(), self.curvature)
         if not self.layout.masks:
             return torch.ones_like(fields[:, 0]), fields
         masks = frames[:, :, self.layout.output_masks]
-        filled = [self.layout.last_observed(frames)[:, 0].float()]
+        last = straighten(self.layout.last_observed(frames)[:, 0].float(), self.curvature)
+        filled = [extend(last, masks.amax(dim=1).float())]
         for field, mask in zip(fields[:, :-1].flip(1).unbind(1), masks[:, :-1].flip(1).unbind(1), strict=True):
             filled.insert(0, torch.where(mask > 0.5, field, filled[0]))
         return masks.amin(dim=1), torch.stack(filled, dim=1)
