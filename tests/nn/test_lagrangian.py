@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from cubecast.config import Config, ModelConfig
@@ -63,6 +64,19 @@ def test_what_comes_from_outside_is_as_at_the_edge():
     assert edges.all()
     near = values[0, -1, 0][at[:, 1], at[:, 0]]
     assert (forecast[outside] - near).abs().median() < 0.1
+    assert (forecast > 0.9).all()
+
+
+def test_what_comes_from_outside_into_members_is_mirrored() -> None:
+    values = moving() + 1
+    network = Lagrangian(Repeat(), Layout(2, 1, masks=True), members=True)
+    points = trajectories(estimate_motion(values), 4)[0]
+    forecast = network(observed(values), 4, torch.zeros(1, 4, 2, 1, 1))[0, :, 0]
+    mirrored = F.grid_sample(
+        values[0, -1:].expand(4, -1, -1, -1), points, padding_mode="reflection", align_corners=True
+    )
+    assert (points.abs() > 1).any()
+    torch.testing.assert_close(forecast, mirrored[:, 0], atol=0.05, rtol=0.05)
     assert (forecast > 0.9).all()
 
 

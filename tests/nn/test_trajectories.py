@@ -42,6 +42,9 @@ def test_a_window_has_the_ways_of_the_grid():
         assert held.y0 <= max(0, ends[:, 1].min())
         assert held.x1 >= min(80, ends[:, 0].max() + 1)
         assert held.y1 >= min(61, ends[:, 1].max() + 1)
+    slow = Trajectories(torch.tensor([0.0, 8.0]).view(1, 2, 1, 1).expand(1, 2, 61, 80))
+    assert slow.reach_arriving(3, Box(0, 9, 0, 9)) == Box(0, 9, 0, 25), "what comes in is mirrored at the edge"
+    assert 43 <= slow.reach_arriving(3, Box(0, 9, 71, 80)).x0 <= 47
     wider, held = paths.reach_arriving(3, box, beside=0.5), paths.reach_arriving(3, box)
     assert wider.x0 < held.x0 or wider.x1 > held.x1
 

@@ -38,8 +38,9 @@ class Lagrangian(nn.Module):
     X_l(x) is where the air at x was l steps before (`cubecast.nn.advection.Trajectories`). The frame at the reference
     time is not interpolated, so every forecast is interpolated once. What the history brings in from outside of the
     grid is missing: 0, and 0 in the mask channels where there are any. What a forecast brings in from there is that
-    of the edge where it comes in: nothing is known of it, which is no reason to forecast that it is dry. Static fields
-    stay where they are at the reference time. With a forecaster that repeats the last frame this is extrapolation.
+    of the edge where it comes in, in members what is mirrored at it, which has the texture of rain: nothing is known of
+    it, which is no reason to forecast that it is dry. Static fields stay where they are at the reference time. With a
+    forecaster that repeats the last frame this is extrapolation.
 
     Motion is estimated, not learned, and gradients reach the forecaster through the advection.
 
@@ -127,7 +128,7 @@ class Lagrangian(nn.Module):
                 points = points.to(torch.float32 if fields.itemsize < 4 else fields.dtype)
                 members = max(len(fields), len(points))
                 each, at = _for_all(fields.to(points.dtype), members), _for_all(points, members)
-                carried.append(sample(each, at, beyond="border"))
+                carried.append(sample(each, at, beyond="border" if aside is None else "reflection"))
             return torch.stack(carried, dim=1)
 
         return forecast

@@ -8,7 +8,8 @@ from torch import Tensor
 
 
 def sample(fields: Tensor, points: Tensor, *, beyond: str = "zeros") -> Tensor:
-    """Fields (batch, channel, y, x) at points (batch, to_y, to_x, 2), bilinear; ``beyond`` the grid 0, or its "border".
+    """Fields (batch, channel, y, x) at points (batch, to_y, to_x, 2), bilinear; ``beyond`` the grid 0, its "border", or
+    its "reflection".
 
     Threads of a CPU share out the samples of a batch, and here the rows of a single one.
     """

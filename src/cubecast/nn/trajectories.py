@@ -95,7 +95,7 @@ class Trajectories:
         return _straight(self._between_nodes(self._velocity[:, :, *self._nodes_of(box)], box), steps)
 
     def reach_arriving(self, steps: int, box: Box, *, beside: float = 0.0) -> Box:
-        """The window that holds where the air of a window comes from, and the window.
+        """The window that holds where the air of a window comes from, and the window; of what is mirrored, the image.
 
         ``beside`` is how far it may come from elsewhere, as a share of the way.
         """
@@ -111,7 +111,7 @@ class Trajectories:
         ends = torch.stack([end for way in ways for end in _extent(start + way, beside * way.norm(dim=1))])
         (x0, y0), (x1, y1) = ends[0::2].amin(0).tolist(), ends[1::2].amax(0).tolist()
         (y0, y1), (x0, x1) = (
-            (max(0, min(first, math.floor(a))), min(n, max(stop, math.ceil(b) + 1)))
+            (max(0, min(first, math.floor(min(a, 2 * n - 2 - b)))), min(n, max(stop, math.ceil(max(b, -a)) + 1)))
             for a, b, first, stop, n in zip(
                 (y0, x0), (y1, x1), (box.y0, box.x0), (box.y1, box.x1), self.size, strict=True
             )
