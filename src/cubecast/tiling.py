@@ -258,6 +258,7 @@ class _Tiles:
         outputs = self.run.ask(forecast, like, last, corner=(windows.here.y0, windows.here.x0))
         out = np.empty((len(self.run.names), *self.run.shape, *part.shape), np.float32)
         self.run.crop(*part.slices).fill(list(out), outputs, seen[:, *part.inside(windows.read)], last)
+        self.parts.forget()  # or what is free around it stays with this process, in pieces
         return out
 
 

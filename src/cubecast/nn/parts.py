@@ -99,14 +99,18 @@ class Parts:
     ) -> Part:
         """The forecast of ``windows.part`` from frames of ``windows.read``, and noise of ``windows.here``.
 
-        What the members of the same frames share is kept until others come.
+        What the members of the same frames share is kept until others come, or `forget`.
         """
         if self._steady:
             return self._forecasts(frames, windows, paths)(noise)
         if self._shared is None or self._shared[0] is not frames:
-            self._shared = None  # for memory
+            self.forget()
             self._shared = frames, self._forecasts(frames, windows, paths)
         return self._shared[1](noise)
+
+    def forget(self) -> None:
+        """Give back the memory of what members share."""
+        self._shared = None
 
     def _forecasts(
         self, frames: Frames, windows: Windows, paths: Trajectories | None
