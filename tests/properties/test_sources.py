@@ -56,7 +56,7 @@ _EDGES = st.sampled_from([-32768, -32767, -1, 0, 1, 32766, 32767])
 @settings(max_examples=60, deadline=None)
 @given(
     stored=st.lists(_EDGES | st.integers(-32768, 32767), min_size=1, max_size=20),
-    fill=st.none() | _EDGES,
+    fill=st.none() | _EDGES | st.integers(-32768, 32767),
     sentinel=st.none() | _EDGES | st.integers(-32768, 32767),
     limits=st.none() | st.tuples(st.integers(-32768, 0), st.integers(1, 32767)),
     scale=st.none() | st.sampled_from([0.01, 0.5, 2.0]),
