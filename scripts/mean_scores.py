@@ -1,0 +1,69 @@
+"""One table of several verifications: the mean over leads of each, and the mean of these.
+
+    cubecast verify event1.nc --model without1 -o event1
+    cubecast verify event2.nc --model without2 -o event2
+    python scripts/mean_scores.py event1 event2
+
+Systems, leads and scores are those that all have.
+"""
+
+from functools import reduce
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+
+from ablations import COLUMNS
+from cubecast.errors import InputError, UsageError
+from one_line import one_line_errors
+
+SCORES = {**COLUMNS, "crps_fair": "fair CRPS"}
+"""Columns of `cubecast.verify`, and what the table calls them."""
+
+
+def read_scores(folder: Path) -> pd.DataFrame:
+    """The scores that `cubecast verify` wrote, by system and lead."""
+    path = folder / "scores.csv"
+    try:
+        return pd.read_csv(path).set_index(["system", "lead_time", "lead_units"])
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(str(path), found=error, allowed="what `cubecast verify -o FOLDER` writes") from None
+
+
+def mean_scores(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Means over leads by verification and system, and then over verifications.
+
+    Raises:
+        InputError: nothing that all have, or several variables, which are not one score.
+    """
+    several = [name for name, table in tables.items() if not table.index.is_unique]
+    if several:
+        raise InputError(f"scores of {several[0]}", found="several variables", allowed="verifications of one variable")
+    rows = reduce(lambda one, other: one.intersection(other, sort=False), (t.index for t in tables.values()))
+    scores = [score for score in SCORES if all(score in table for table in tables.values())]
+    if not len(rows) or not scores:
+        raise InputError("scores", found="no system, lead and score that all have", allowed="verifications alike")
+    by_event = {name: t.loc[rows, scores].groupby("system", sort=False).mean() for name, t in tables.items()}
+    mean = pd.concat(by_event.values()).groupby("system", sort=False).mean()
+    return pd.concat({**by_event, "mean": mean})
+
+
+def main(
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Of `cubecast verify`, with scores.csv.")],
+) -> None:
+    """Print the table."""
+    with one_line_errors("mean_scores"):
+        names = [folder.resolve().name for folder in folders]
+        if len({*names, "mean"}) <= len(names):
+            raise UsageError("folders", found=", ".join(names), allowed="different names, and none is 'mean'")
+        found = mean_scores({name: read_scores(folder) for name, folder in zip(names, folders, strict=True)})
+    typer.echo(
+        f"| | system | {' | '.join(SCORES[score] for score in map(str, found))} |\n|{'---|' * (2 + found.shape[1])}"
+    )
+    for name, row in zip(found.index, found.to_numpy(), strict=True):
+        typer.echo(f"| {' | '.join(name)} | {' | '.join('' if v != v else f'{v:.4g}' for v in row)} |")
+
+
+if __name__ == "__main__":
+    typer.run(main)
