@@ -236,6 +236,8 @@ def train(
             directory=Path(folder) / "run",
             progress=True,
         )
+        if not model.log:
+            raise UsageError("--minutes", found=minutes, allowed="time for an epoch", remedy="or take fewer --events")
         go_back(model, before, share)
         model.save(output)
         write_card(

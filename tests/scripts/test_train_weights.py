@@ -20,6 +20,8 @@ from cubecast.presets import PRESETS
 from cubecast.write import write_cube
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train_weights.py"
+TINY = ["history=2", "horizon=2", "hidden_channels=[4]", "crop=32", "epochs=1", "noise_channels=1"]
+SMALL = ["--events", "3", "--frames", "8", "--size", "32", *(word for s in TINY for word in ("--set", s))]
 FEW = {"events": 6, "frames": 12, "size": 32, "seed": 3}
 
 
@@ -37,11 +39,8 @@ def trained(script: ModuleType, rain, tmp_path_factory: pytest.TempPathFactory) 
     """A model of a few generated events and one cube that stands for a radar's."""
     root = tmp_path_factory.mktemp("weights")
     write_cube(rain(20), root / "radar.nc")
-    tiny = ["history=2", "horizon=2", "hidden_channels=[4]", "crop=32", "epochs=1", "noise_channels=1"]
-    settings = [word for s in tiny for word in ("--set", s)]
     real = ["--real", root / "radar.nc", "--attribution", "A weather service, CC BY 4.0"]
-    size = ["--events", 3, "--frames", 8, "--size", 32, "--minutes", 1]
-    assert run(script, "train", "-o", root / "radar-tiny", *size, *settings, *real) == 0
+    assert run(script, "train", "-o", root / "radar-tiny", *SMALL, "--minutes", 1, *real) == 0
     return root / "radar-tiny"
 
 
@@ -111,10 +110,8 @@ def test_it_makes_a_model_and_its_card_and_no_more(trained: Path, rain) -> None:
 
 def test_training_goes_on_from_a_model_and_the_card_has_both_commands(script: ModuleType, trained: Path) -> None:
     further = trained.parent / "radar-further"
-    tiny = ["history=2", "horizon=2", "hidden_channels=[4]", "crop=32", "epochs=1", "noise_channels=1"]
-    settings = [word for s in tiny for word in ("--set", s)]
-    size = ["--events", 1, "--frames", 8, "--size", 32, "--minutes", 1]
-    assert run(script, "train", "-o", further, "--from", trained, *size, *settings, "--set", "learning_rate=1e-9") == 0
+    one = ["--events", 1, "--minutes", 1, "--set", "learning_rate=1e-9"]
+    assert run(script, "train", "-o", further, "--from", trained, *SMALL, *one) == 0
     before, after = cubecast.Nowcaster.load(trained).network, cubecast.Nowcaster.load(further).network
     for one, other in zip(before.parameters(), after.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
@@ -143,6 +140,7 @@ def test_scores_take_the_place_of_those_before(script: ModuleType, trained: Path
         (["train", "-o", "m", "--real", "radar.nc"], 2, "--attribution"),
         (["train", "-o", "m", "--set", "depth=3"], 2, "unknown setting"),
         (["train", "-o", "m", "--real", "no.nc", "--attribution", "x"], 3, "no.nc"),
+        (["train", "-o", "m", "--minutes", "0.0001", *SMALL], 2, "--minutes: found 0.0001"),
         (["scores", "m", "s.csv"], 3, "card or scores"),
     ],
 )
