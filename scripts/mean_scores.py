@@ -4,7 +4,7 @@
     cubecast verify event2.nc --model without2 -o event2
     python scripts/mean_scores.py event1 event2
 
-Systems, leads and scores are those that all have.
+Systems, leads and scores are those that all have. A score that is not known at a lead, for want of events, has no mean.
 """
 
 from functools import reduce
@@ -44,9 +44,13 @@ def mean_scores(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     scores = [score for score in SCORES if all(score in table for table in tables.values())]
     if not len(rows) or not scores:
         raise InputError("scores", found="no system, lead and score that all have", allowed="verifications alike")
-    by_event = {name: t.loc[rows, scores].groupby("system", sort=False).mean() for name, t in tables.items()}
-    mean = pd.concat(by_event.values()).groupby("system", sort=False).mean()
-    return pd.concat({**by_event, "mean": mean})
+    by_event = {name: _mean(table.loc[rows, scores]) for name, table in tables.items()}
+    return pd.concat({**by_event, "mean": _mean(pd.concat(by_event.values()))})
+
+
+def _mean(table: pd.DataFrame) -> pd.DataFrame:
+    """Of each system; NaN where one of its rows is NaN."""
+    return table.groupby("system", sort=False).mean(skipna=False)
 
 
 def main(
