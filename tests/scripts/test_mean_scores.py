@@ -16,12 +16,10 @@ from cubecast.write import write_cube
 def run(script: ModuleType, capsys, *words: object) -> tuple[object, list[list[str]], str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["mean_scores.py", *map(str, words)])
-        try:
+        with pytest.raises(SystemExit) as end:
             typer.run(script.main)
-        except SystemExit as end:
-            code = end.code
     out, err = capsys.readouterr()
-    return code, [[cell.strip() for cell in line[1:-1].split("|")] for line in out.splitlines()], err
+    return end.value.code, [[cell.strip() for cell in line[1:-1].split("|")] for line in out.splitlines()], err
 
 
 def scores(folder: Path, **columns: list[object]) -> Path:
