@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: where the real data is, and small generated cubes."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,12 @@ settings.load_profile("cubecast")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The snippets of the README take longest: first of all, so that no worker waits for them at the end."""
     items.sort(key=lambda item: item.path.name != "test_readme.py")
+
+
+@pytest.fixture(autouse=True)
+def _no_log_of_another_test() -> None:
+    """The command logs to the stderr of the test that ran it, which is closed in the next one."""
+    logging.getLogger("cubecast").handlers.clear()
 
 
 @pytest.fixture(scope="session")

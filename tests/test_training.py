@@ -144,6 +144,12 @@ def test_time_limit_stops_training(rain):
     assert model.log[-1]["learning_rate"] < 0.8 * 1e-3
 
 
+def test_a_time_limit_before_the_first_epoch_says_so(rain, caplog):
+    model = Nowcaster(**SMALL, max_minutes=1e-6).fit(rain(40))
+    assert not model.log
+    assert "max_minutes passed before the first epoch" in caplog.text
+
+
 def test_a_time_limit_that_is_not_reached_changes_nothing(rain):
     free, limited = Nowcaster(**SMALL).fit(rain(40)), Nowcaster(**SMALL, max_minutes=60).fit(rain(40))
     assert [r["learning_rate"] for r in free.log] == [r["learning_rate"] for r in limited.log]

@@ -255,6 +255,8 @@ def _judge(run: Run, row: dict[str, float], *, validated: bool) -> None:
 def _conclude(run: Run) -> None:
     if run.best_epoch:
         log.info("kept the weights after epoch %d, validation loss %.5g", run.best_epoch, run.best_loss)
+    elif not run.rows:
+        log.warning("max_minutes passed before the first epoch: the untrained network is kept; give more time")
     else:
         log.warning(
             "no epoch came below the validation loss of the untrained network, %.5g, which is kept: it forecasts what "
