@@ -157,6 +157,16 @@ def test_residual_starts_from_the_last_observed_value() -> None:
     assert (network(frames, 2) == 5.0).all()
 
 
+def test_patches_leave_no_pattern_in_forecasts_with_bands() -> None:
+    """Of a field that is the same everywhere, of which the head says the same; without bands it says each pixel."""
+    flat = torch.ones_like(frames_of(24, 24))
+    for name, patterned in (("bands", False), ("patches, two scales", True)):
+        network = build(name)
+        nn.init.zeros_(network.get_submodule("head").weight)  # its bias is left
+        deviation = network(flat, 2).std(dim=(-2, -1))
+        assert (deviation > 1e-3).all() if patterned else (deviation < 1e-6).all()
+
+
 def test_residual_keeps_a_share_of_the_last_value_and_adds_a_change() -> None:
     with_base, without = build("patches, two scales"), build("patches, two scales", residual=False)
     state = with_base.state_dict()

@@ -81,6 +81,17 @@ def test_a_pixel_that_was_never_seen_is_like_what_is_around() -> None:
     torch.testing.assert_close(found[..., 66:], textured()[:, 66:].expand_as(found[..., 66:]), rtol=0.02, atol=0.0)
 
 
+def test_the_network_is_not_heard_of_what_was_never_seen() -> None:
+    fields, far = textured().expand(1, 6, 1, -1, -1), slice(66, None)
+    masks = torch.ones_like(fields)
+    masks[..., :48] = 0
+    frames, fading = torch.cat([fields * masks, masks], dim=2), Fading(Layout(2, 1, masks=True), 4)
+    silent, loud = (torch.full((LEADS, 1, 1 + fading.fields, SIDE, SIDE), word) for word in (0.0, 0.5))
+    without, heard = (torch.stack(list(fading(fading.keep(frames, said))), dim=1) for said in (silent, loud))
+    assert torch.equal(heard[..., :44], without[..., :44])
+    assert (heard - without)[..., far].min() > 0.2
+
+
 def test_air_that_may_be_astray_smooths_bands_of_its_scale() -> None:
     fading = Fading(Layout(1, 1, masks=False), 5)
     torch.nn.init.constant_(fading.pace, -20.0)

@@ -134,6 +134,19 @@ def extend(fields: Field, seen: Field) -> Field:
     return torch.where(seen > 0, fields, _to_pixels(total / weight.clamp(min=1e-6), fields)[:, 0])
 
 
+def known(seen: Field) -> Field:
+    """How well what is around a pixel is known.
+
+    The share w of what was seen within the window that `extend` looks at, of what lies in the grid: max(0, 2 w - 1). So
+    it is 1 where all was seen, and 0 at the straight edge of what was.
+
+    Args:
+        seen: 1 or 0 (batch, channel, y, x).
+    """
+    there, total = (_around(f[:, None], UNSEEN) for f in (seen, torch.ones_like(seen)))
+    return _to_pixels((2 * there / total - 1).clamp(min=0), seen)[:, 0]
+
+
 def _to_pixels(cells: Tensor, like: Tensor) -> Tensor:
     """Cells (batch, band, channel, y, x) interpolated to the pixels of a grid."""
     fine = F.interpolate(cells.flatten(1, 2), scale_factor=CELL, mode="bilinear")

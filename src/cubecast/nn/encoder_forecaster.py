@@ -50,7 +50,8 @@ class EncoderForecaster(nn.Module):
     The head starts at zero: untrained, the network is persistence. Keeping is a factor, so that smooth fields can fade
     what was there (damped persistence of an anomaly; rain that moves on) without drawing all its detail once more.
     With two ``bands`` or more x is split into that many bands of scale, each of which fades and goes on changing as it
-    was seen to do in the history, and has a keeping of its own (`cubecast.nn.fading.Fading`).
+    was seen to do in the history, and has a keeping of its own (`cubecast.nn.fading.Fading`). The head then has one
+    point a patch, and what is between is interpolated: detail is that of the bands, and patches leave no pattern in it.
 
     With ``noise_channels`` it forecasts members of an ensemble: at every step each forecaster layer has white noise
     as a further input, and the recurrent state makes it coherent in time, the convolutions in space. One noise, drawn
@@ -117,7 +118,8 @@ class EncoderForecaster(nn.Module):
             self.forecaster.append(RecurrentLayer(make_cell(coarser + noise_channels, hidden, size)))
             self.up.append(upscale(hidden, stride))
             width = hidden
-        self.head = nn.Conv2d(hidden_channels[0], layout.outputs * patch**2 * self._fields, 1)
+        points = 1 if self.fading else patch**2
+        self.head = nn.Conv2d(hidden_channels[0], layout.outputs * points * self._fields, 1)
         if residual:
             for parameter in self.head.parameters():
                 nn.init.zeros_(parameter)
@@ -184,7 +186,7 @@ class EncoderForecaster(nn.Module):
     def _said(self, frames: Tensor, horizon: int, noise: Tensor | None) -> Iterator[Tensor]:
         """What the head says of each lead (members, field, y, x); once for each sample without noise channels."""
         for lead in self._unrolled(frames, horizon, noise).unbind(1):
-            yield to_pixels(self.head, lead, self.patch, frames.shape[-2:])
+            yield to_pixels(self.head, lead, self.patch, frames.shape[-2:], smooth=self.fading is not None)
 
     def _unrolled(self, frames: Tensor, horizon: int, noise: Tensor | None) -> Tensor:
         """What goes into the head."""
@@ -261,7 +263,8 @@ class EncoderForecaster(nn.Module):
             scale //= self.strides[index]
             widest += scale if self.strides[index] > 1 else 0  # the convolution after scaling up
         # A pixel may lie at either end of its patch; what is kept of the last field is looked for in that field alone.
-        return max(widest + self.multiple - 1, reach(self.bands) if self.fading else 0)
+        between = self.patch if self.fading else 0  # points of the head, which are interpolated
+        return max(widest + between + self.multiple - 1, reach(self.bands) if self.fading else 0)
 
     def _noise_shape(self, frames: Tensor, horizon: int, members: int, planes: int) -> tuple[int, ...]:
         sides = (self._padded(n) // (self.patch * self.strides[0]) for n in frames.shape[-2:])

@@ -10,7 +10,7 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor, nn
 
-from cubecast.nn.bands import CELL, bend, each_band, extend, fading_rates, persistences, straighten
+from cubecast.nn.bands import CELL, bend, each_band, extend, fading_rates, known, persistences, straighten
 from cubecast.nn.layout import Layout
 from cubecast.nn.renewal import Renewal
 from cubecast.precision import full_precision
@@ -79,7 +79,8 @@ class Fading(nn.Module):
 
     e_s is what the last step brought, b'_s being the band of the field before. So much of it goes on for a step as did
     in the history, g_s (`cubecast.nn.bands.persistences`), and of that the learned share q_s, `ON` before training, for
-    each step more: an autoregressive process whose innovations are one, too. k_s and h are told by the network.
+    each step more: an autoregressive process whose innovations are one, too. k_s, h and a change of z are told by the
+    network, and go to 0 where what is around was never observed (`cubecast.nn.bands.known`): nothing can be told there.
 
     d_{s,l} is the mean over the places where air may have gone astray, by s_l pixels (standard deviation), of waves of
     the band: exp(-(s_l / (`WAVE` 2^s))^2 / 2), but 1 for the coarsest, which has the mean of the field. It is 1 for
@@ -129,7 +130,7 @@ class Fading(nn.Module):
             astray: s of a lead in pixels (batch, 1, y, x); None: 0.
         """
         bands = list(self._look(frames))
-        return Kept(self._leads(bands, said, astray), bands)
+        return Kept(self._leads(bands, self._heard(frames, said), astray), bands)
 
     def forward(self, kept: Kept, noise: Tensor | None = None) -> Iterator[Field]:
         """The forecast, lead by lead, in model space (members, output, y, x).
@@ -160,19 +161,27 @@ class Fading(nn.Module):
                 before = part[:, -2] if rate is None else torch.exp(-rate) * part[:, -2]
                 yield Band(part[:, -1], rate, persistences(history, seen)[:, 0] * (part[:, -1] - before))
 
+    def _heard(self, frames: Frames, said: Iterable[Tensor]) -> Iterator[Tensor]:
+        """What is said of each lead, as far as it can be (batch, members or 1 for all, 1 + `fields`, output, y, x)."""
+        share = None
+        if self.layout.masks:
+            share = known(frames[:, :, self.layout.output_masks].amax(dim=1).float())[:, None, None]
+        for one in said:
+            each = one.float().unflatten(0, (len(frames), -1)).unflatten(2, (1 + self.fields, -1))
+            yield each if share is None else each * share
+
     def _leads(
-        self, bands: Sequence[Band], said: Iterable[Tensor], astray: Callable[[int], Field] | None
+        self, bands: Sequence[Band], heard: Iterable[Tensor], astray: Callable[[int], Field] | None
     ) -> Iterator[Lead]:
-        """What is kept, lead by lead, of bands, from what is said."""
+        """What is kept, lead by lead, of bands, from what is heard."""
         kept, grown = [band.part for band in bands], [torch.zeros_like(band.part) for band in bands]
         fades = [None if band.rate is None else torch.exp(-band.rate) for band in bands]
         shares = self.onward.sigmoid()
         goes_on = torch.ones_like(shares)
-        for number, one in enumerate(said, start=1):
+        for number, one in enumerate(heard, start=1):
             # Of the finest band; the clamp is for the slope of the root.
             smooth = None if astray is None else ((astray(number) / WAVE).square() / -2).clamp(min=-80).exp()
-            each = one.float().unflatten(0, (len(kept[0]), -1)).unflatten(2, (1 + self.fields, -1))
-            change, *keeping = each.unbind(2)
+            change, *keeping = one.unbind(2)
             mean, growth = torch.zeros_like(change), torch.zeros_like(kept[0])
             for s, (band, fade) in enumerate(zip(bands, fades, strict=True)):
                 if fade is not None:
