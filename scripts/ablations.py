@@ -26,6 +26,7 @@ import typer
 import xarray as xr
 
 import cubecast
+import markdown_table
 from cubecast.atomic import atomic_path, make_folder
 from cubecast.errors import UsageError
 from cubecast.nn import build_network, count_parameters
@@ -158,15 +159,15 @@ def to_markdown(rows: list[dict[str, Any]]) -> str:
     """The scores of each variant and product, means over the test cubes, one line each, extrapolation last."""
     table = pd.DataFrame([row for last in (False, True) for row in rows if (row["variant"] == BASELINE) == last])
     scores = [c for c in COLUMNS if c in table]
-    lines = [["variant", "product", "parameters", "epochs", "minutes", *(COLUMNS[c] for c in scores)]]
-    lines.append(["---"] * len(lines[0]))
+    names = ["variant", "product", "parameters", "epochs", "minutes", *(COLUMNS[c] for c in scores)]
+    lines = [markdown_table.head(names)]
     for _, part in table.groupby(["variant", "product"], sort=False):
         first = part.iloc[0]
         variant, product = str(first["variant"]), str(first["product"])
         trained = [f"{first['parameters']:,.0f}", f"{first['epochs']:.0f}", f"{first['minutes']:.1f}"]
-        means = [f"{part[c].mean():.4g}" for c in scores]
-        lines.append([variant, product, *(["-"] * 3 if variant == BASELINE else trained), *means])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        means = [part[c].mean() for c in scores]
+        lines.append(markdown_table.row([variant, product, *(["-"] * 3 if variant == BASELINE else trained), *means]))
+    return "\n".join(lines)
 
 
 def write_result(path: Path, rows: list[dict[str, Any]], about: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from typing import Annotated
 import pandas as pd
 import typer
 
+import markdown_table
 from ablations import COLUMNS
 from cubecast.errors import InputError, UsageError
 from one_line import one_line_errors
@@ -31,21 +32,21 @@ def read_scores(folder: Path) -> pd.DataFrame:
         raise InputError(str(path), found=error, allowed="what `cubecast verify -o FOLDER` writes") from None
 
 
-def mean_scores(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def mean_scores(by_event: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Means over leads by verification and system, and then over verifications.
 
     Raises:
         InputError: nothing that all have, or several variables, which are not one score.
     """
-    several = [name for name, table in tables.items() if not table.index.is_unique]
+    several = [name for name, table in by_event.items() if not table.index.is_unique]
     if several:
         raise InputError(f"scores of {several[0]}", found="several variables", allowed="verifications of one variable")
-    rows = reduce(lambda one, other: one.intersection(other, sort=False), (t.index for t in tables.values()))
-    scores = [score for score in SCORES if all(score in table for table in tables.values())]
+    rows = reduce(lambda one, other: one.intersection(other, sort=False), (t.index for t in by_event.values()))
+    scores = [score for score in SCORES if all(score in table for table in by_event.values())]
     if not len(rows) or not scores:
         raise InputError("scores", found="no system, lead and score that all have", allowed="verifications alike")
-    by_event = {name: _mean(table.loc[rows, scores]) for name, table in tables.items()}
-    return pd.concat({**by_event, "mean": _mean(pd.concat(by_event.values()))})
+    means = {name: _mean(table.loc[rows, scores]) for name, table in by_event.items()}
+    return pd.concat({**means, "mean": _mean(pd.concat(means.values()))})
 
 
 def _mean(table: pd.DataFrame) -> pd.DataFrame:
@@ -53,20 +54,18 @@ def _mean(table: pd.DataFrame) -> pd.DataFrame:
     return table.groupby("system", sort=False).mean(skipna=False)
 
 
+@one_line_errors("mean_scores")
 def main(
     folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Of `cubecast verify`, with scores.csv.")],
 ) -> None:
     """Print the table."""
-    with one_line_errors("mean_scores"):
-        names = [folder.resolve().name for folder in folders]
-        if len({*names, "mean"}) <= len(names):
-            raise UsageError("folders", found=", ".join(names), allowed="different names, and none is 'mean'")
-        found = mean_scores({name: read_scores(folder) for name, folder in zip(names, folders, strict=True)})
-    typer.echo(
-        f"| | system | {' | '.join(SCORES[score] for score in map(str, found))} |\n|{'---|' * (2 + found.shape[1])}"
-    )
-    for name, row in zip(found.index, found.to_numpy(), strict=True):
-        typer.echo(f"| {' | '.join(name)} | {' | '.join('' if v != v else f'{v:.4g}' for v in row)} |")
+    names = [folder.resolve().name for folder in folders]
+    if len({*names, "mean"}) <= len(names):
+        raise UsageError("folders", found=", ".join(names), allowed="different names, and none is 'mean'")
+    found = mean_scores({name: read_scores(folder) for name, folder in zip(names, folders, strict=True)})
+    typer.echo(markdown_table.head(["event", "system", *(SCORES[score] for score in map(str, found))]))
+    for name, means in zip(found.index, found.to_numpy().tolist(), strict=True):
+        typer.echo(markdown_table.row([*name, *means]))
 
 
 if __name__ == "__main__":

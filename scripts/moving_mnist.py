@@ -19,6 +19,7 @@ import typer
 import xarray as xr
 
 import cubecast
+import markdown_table
 from cubecast.baselines import persistence
 from cubecast.scores import structural_similarity, to_table, verify_forecasts
 from cubecast.sources.moving_mnist import BLOCK, read_idx_images
@@ -99,8 +100,8 @@ def beside_published(table: pd.DataFrame) -> str:
         for s, r in means.T.iterrows()
     ]
     rows += [(name, f"{mse:g}", "-", "-", "-" if ssim is None else f"{ssim:g}") for name, mse, ssim in PUBLISHED]
-    head = [("a frame, mean of all leads", "MSE", "MAE", "SSIM", "SSIM 7 x 7"), ("---",) * 5]
-    return "\n".join([f"| {' | '.join(row)} |" for row in head + rows] + ["", NOTE])
+    head = markdown_table.head(["a frame, mean of all leads", "MSE", "MAE", "SSIM", "SSIM 7 x 7"])
+    return "\n".join([head, *map(markdown_table.row, rows), "", NOTE])
 
 
 @one_line_errors("moving_mnist")

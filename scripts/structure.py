@@ -20,6 +20,7 @@ import typer
 import xarray as xr
 
 import cubecast
+import markdown_table
 from ablations import BASELINE, COLUMNS, PRODUCTS
 from cubecast.nn import fading, lagrangian, trajectories
 from cubecast.verification import MODEL
@@ -79,7 +80,7 @@ def main(
     """Print the scores of the untrained network, with more and more of its parts."""
     model, cubes = untrained(set_ or []), [cubecast.open_cube(file) for file in files]
     columns = {**SINGLE, **ENSEMBLE}
-    typer.echo(f"| network | product | {' | '.join(columns.values())} |\n|{'---|' * (2 + len(columns))}")
+    typer.echo(markdown_table.head(["network", "product", *columns.values()]))
     for number, (name, left_out) in enumerate(variants()):
         with ExitStack() as stack:
             for part in left_out:
@@ -89,7 +90,7 @@ def main(
         rows = [(name, said, product) for product, said in products.items()]
         for network, said, product in [*([] if number else [(BASELINE, "", BASELINE)]), *rows]:
             mean = pd.concat([one[product] for one in found], axis=1).mean(axis=1)
-            typer.echo(f"| {network} | {said} | {' | '.join(f'{mean[c]:.4g}' if c in mean else '' for c in columns)} |")
+            typer.echo(markdown_table.row([network, said, *(mean.get(c, "") for c in columns)]))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import typer
 import xarray as xr
 
 import cubecast
+import markdown_table
 from cubecast.arguments import read_settings
 from cubecast.atomic import atomic_path
 from cubecast.errors import InputError, UsageError
@@ -201,6 +202,7 @@ def machine(device: torch.device) -> str:
 
 
 @app.command()
+@one_line_errors("train_weights")
 def train(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the model and its card.")],
     events: Annotated[int, typer.Option(min=1, help="Generated events that train.")] = 400,
@@ -271,6 +273,7 @@ def command() -> str:
 
 
 @app.command()
+@one_line_errors("train_weights")
 def scores(
     model: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the model.")],
     table: Annotated[Path, typer.Argument(metavar="CSV", help="Scores, a row a line of the card's table.")],
@@ -282,20 +285,12 @@ def scores(
         text, found = card.read_text(encoding="utf-8"), pd.read_csv(table)
     except (OSError, ValueError) as error:
         raise InputError("card or scores", found=str(error), allowed="a model of this script, and a CSV file") from None
-    rows = [list(map(str, found.columns)), ["---"] * found.shape[1]]
-    rows += [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in row] for row in found.itertuples(index=False)]
     lines = [note, ""] if note else []
-    lines += [f"| {' | '.join(row)} |" for row in rows]
+    lines += [markdown_table.head(found.columns), *map(markdown_table.row, found.itertuples(index=False))]
     body = "## Scores\n\n" + "\n".join(lines) + "\n\n"
     with atomic_path(card) as temporary:
         temporary.write_text(re.sub(r"## Scores\n.*?(?=## )", lambda _: body, text, flags=re.DOTALL), encoding="utf-8")
 
 
-def main() -> None:
-    """Run a command."""
-    with one_line_errors("train_weights"):
-        app()
-
-
 if __name__ == "__main__":
-    main()
+    app()

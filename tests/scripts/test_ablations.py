@@ -1,13 +1,11 @@
 """The ablation table, small: variants that differ in what they say, alike in parameters and budget."""
 
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
-import typer
 
 import cubecast
 from cubecast.errors import UsageError
@@ -16,15 +14,7 @@ from cubecast.write import write_cube
 
 TINY = ["history=2", "horizon=2", "hidden_channels=[6]", "crop=32"]
 SIZE = ["--events", 2, "--tests", 2, "--frames", 10, "--size", 32, "--epochs", 1, "--every", 3, "--members", 2]
-
-
-def run(script: ModuleType, *words: object) -> int:
-    """The exit code of a command line."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["ablations.py", *map(str, words), *(w for s in TINY for w in ("--set", s))])
-        with pytest.raises(SystemExit) as end:
-            typer.run(script.main)
-    return int(end.value.code or 0)
+SMALL = [*SIZE, *(word for setting in TINY for word in ("--set", setting))]
 
 
 def test_variants_have_about_as_many_parameters_and_differ_in_what_they_say(script: ModuleType) -> None:
@@ -49,9 +39,9 @@ def test_variants_have_about_as_many_parameters_and_differ_in_what_they_say(scri
         script.variant_configs(["conv_gru", "transformer"], plain)
 
 
-def test_it_trains_scores_and_writes_what_it_prints(script: ModuleType, tmp_path: Path, capsys) -> None:
+def test_it_trains_scores_and_writes_what_it_prints(script: ModuleType, run, tmp_path: Path, capsys) -> None:
     wanted = ["--variant", "traj_gru", "--variant", "lagrangian+bands+members"]
-    assert run(script, "-o", tmp_path / "out", *wanted, *SIZE) == 0
+    assert run("-o", tmp_path / "out", *wanted, *SMALL) == 0
     lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
     assert lines[0][:6] == ["variant", "product", "parameters", "epochs", "minutes", "MSE"]
     pairs = [tuple(line[:2]) for line in lines[2:]]
@@ -75,12 +65,12 @@ def test_it_trains_scores_and_writes_what_it_prints(script: ModuleType, tmp_path
             assert line[2:4] == [f"{count:,}", "1"]
 
 
-def test_given_cubes_train_and_test(script: ModuleType, tmp_path: Path, rain, capsys) -> None:
+def test_given_cubes_train_and_test(run, tmp_path: Path, rain) -> None:
     """The scores are those of the library's verification of the model that was kept."""
     for name, frames in (("radar", 12), ("held", 14)):
         write_cube(rain(frames), tmp_path / f"{name}.nc")
     cubes = ["--real", tmp_path / "radar.nc", "--repeat", 2, "--test", tmp_path / "held.nc"]
-    assert run(script, "-o", tmp_path / "out", "--variant", "conv_lstm", *SIZE, *cubes) == 0
+    assert run("-o", tmp_path / "out", "--variant", "conv_lstm", *SMALL, *cubes) == 0
     result = json.loads((tmp_path / "out" / "ablations.json").read_text(encoding="utf-8"))
     assert result["trained_on"][-1] == "radar.nc"
     assert result["trained_on"].count("radar.nc") == 1
@@ -95,8 +85,8 @@ def test_given_cubes_train_and_test(script: ModuleType, tmp_path: Path, rain, ca
         assert row["cases"] == own["cases"].max() > 1
 
 
-def test_an_unknown_variant_is_one_line(script: ModuleType, tmp_path: Path, capsys) -> None:
-    assert run(script, "-o", tmp_path / "out", "--variant", "transformer") == 2
+def test_an_unknown_variant_is_one_line(run, tmp_path: Path, capsys) -> None:
+    assert run("-o", tmp_path / "out", "--variant", "transformer") == 2
     line = capsys.readouterr().err
     assert line.startswith("ablations: error: --variant: found transformer; allowed: conv_lstm, conv_gru")
     assert line.count("\n") == 1

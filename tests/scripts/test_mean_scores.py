@@ -1,25 +1,17 @@
 """Scores of several verifications in one table: the means are those of the numbers in the files."""
 
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pandas as pd
 import pytest
-import typer
 
 import cubecast
 from cubecast.__main__ import main
 from cubecast.write import write_cube
 
 
-def run(script: ModuleType, capsys, *words: object) -> tuple[object, list[list[str]], str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["mean_scores.py", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            typer.run(script.main)
-    out, err = capsys.readouterr()
-    return end.value.code, [[cell.strip() for cell in line[1:-1].split("|")] for line in out.splitlines()], err
+def rows_of(capsys) -> list[list[str]]:
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in capsys.readouterr().out.splitlines()]
 
 
 def scores(folder: Path, **columns: list[object]) -> Path:
@@ -29,12 +21,12 @@ def scores(folder: Path, **columns: list[object]) -> Path:
     return folder
 
 
-def test_means_over_leads_then_over_events(script: ModuleType, tmp_path: Path, capsys) -> None:
+def test_means_over_leads_then_over_events(run, tmp_path: Path, capsys) -> None:
     one = scores(tmp_path / "one", mse=[1.0, 3.0], csi_1=[0.5, 0.25], crps=[1.0, 1.0])
     two = scores(tmp_path / "two", mse=[10.0, 20.0], csi_1=[0.5, None])
-    code, rows, _ = run(script, capsys, one, two)
-    assert not code
-    assert rows[0] == ["", "system", "MSE", "CSI 1"], "CRPS is not in both"
+    assert run(one, two) == 0
+    rows = rows_of(capsys)
+    assert rows[0] == ["event", "system", "MSE", "CSI 1"], "CRPS is not in both"
     assert rows[2:] == [
         ["one", "model", "2", "0.375"],
         ["two", "model", "15", ""],
@@ -42,7 +34,7 @@ def test_means_over_leads_then_over_events(script: ModuleType, tmp_path: Path, c
     ]
 
 
-def test_what_verify_writes(script: ModuleType, tmp_path: Path, capsys) -> None:
+def test_what_verify_writes(run, tmp_path: Path, capsys) -> None:
     cube = cubecast.generate_rain(frames=20, size=(32, 32), seed=8, wet_fraction=0.6)
     write_cube(cube, tmp_path / "rain.nc")
     tiny = {"hidden_channels": [2], "epochs": 1, "crop": 16, "patch": 2}
@@ -50,26 +42,25 @@ def test_what_verify_writes(script: ModuleType, tmp_path: Path, capsys) -> None:
     words = ["verify", str(tmp_path / "rain.nc"), "--model", str(tmp_path / "model"), "-o", str(tmp_path / "verify")]
     assert main(words) == 0
     capsys.readouterr()
-    code, rows, _ = run(script, capsys, tmp_path / "verify")
-    assert not code
+    assert run(tmp_path / "verify") == 0
+    rows = rows_of(capsys)
     table = pd.read_csv(tmp_path / "verify" / "scores.csv")
     means = table.groupby("system", sort=False)["mse"].mean()
     assert [(row[1], float(row[2])) for row in rows[2:5]] == [(k, pytest.approx(v, rel=1e-3)) for k, v in means.items()]
 
 
-def test_what_cannot_be_averaged_is_refused(script: ModuleType, tmp_path: Path, capsys) -> None:
+def test_what_cannot_be_averaged_is_refused(run, tmp_path: Path, capsys) -> None:
     one = scores(tmp_path / "one", mse=[1.0, 3.0])
     other = scores(tmp_path / "other", mse=[1.0, 3.0])
     later = pd.read_csv(other / "scores.csv").assign(lead_time=[60.0, 65.0])
     later.to_csv(other / "scores.csv", index=False)
-    code, _, said = run(script, capsys, one, other)
-    assert (code, said.count("\n")) == (3, 1)
-    assert "no system, lead and score that all have" in said
+    assert run(one, other) == 3
+    assert "no system, lead and score that all have" in capsys.readouterr().err
     pd.concat([later, later]).to_csv(other / "scores.csv", index=False)
-    code, _, said = run(script, capsys, one, other)
-    assert code == 3
-    assert "several variables" in said
-    code, _, said = run(script, capsys, tmp_path / "absent")
-    assert (code, said.count("\n")) == (3, 1)
+    assert run(one, other) == 3
+    assert "several variables" in capsys.readouterr().err
+    assert run(tmp_path / "absent") == 3
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
     assert "scores.csv" in said
-    assert run(script, capsys, one, one)[0] == 2
+    assert run(one, one) == 2

@@ -5,26 +5,15 @@ from types import ModuleType
 
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
 import cubecast
 
 
-@pytest.fixture
-def app(script: ModuleType) -> object:
-    import typer
-
-    app = typer.Typer()
-    app.command()(script.main)
-    return app
-
-
-def test_a_column_for_each_file_and_for_generated_rain(script: ModuleType, app: object, tmp_path: Path) -> None:
+def test_a_column_for_each_file_and_for_generated_rain(script: ModuleType, run, tmp_path: Path) -> None:
     cube = cubecast.generate_rain(frames=16, size=(80, 80), grid_km=0.5, seed=2)
     cubecast.write_cube(cube, tmp_path / "fine.nc")
     out = tmp_path / "table.csv"
-    done = CliRunner().invoke(app, [str(tmp_path / "fine.nc"), "--generated", "1", "-o", str(out)])
-    assert done.exit_code == 0, done.output
+    assert run(tmp_path / "fine.nc", "--generated", 1, "-o", out) == 0
     table = pd.read_csv(out, index_col="statistic")
     assert list(table) == ["fine", "median", "lowest", "highest"]
     assert table["fine"]["wet"] == pytest.approx(float((script.coarsened(cube, 1.0) >= 0.1).mean()), rel=1e-3)
@@ -39,8 +28,8 @@ def test_pixels_are_averaged_to_the_finest_size(script: ModuleType) -> None:
     assert script.coarsened(cube, 0.9) is cube
 
 
-def test_errors_are_one_line(app: object, tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, [str(tmp_path / "nothing.nc")])
-    assert done.exit_code == 3
-    assert done.output.count("\n") == 1
-    assert "rain_statistics: error: " in done.output
+def test_errors_are_one_line(run, tmp_path: Path, capsys) -> None:
+    assert run(tmp_path / "nothing.nc") == 3
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "rain_statistics: error: " in said

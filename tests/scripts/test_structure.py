@@ -1,11 +1,7 @@
 """What parts of the untrained network bring, small: each part is left out, and brings something."""
 
-import sys
 from pathlib import Path
 from types import ModuleType
-
-import pytest
-import typer
 
 import cubecast
 from cubecast.nn import fading, lagrangian, trajectories
@@ -14,15 +10,10 @@ from cubecast.write import write_cube
 TINY = ["history=4", "horizon=3", "hidden_channels=[2]", "crop=32", "bands=3"]
 
 
-def test_parts_are_left_out_and_put_back(script: ModuleType, tmp_path: Path, capsys) -> None:
+def test_parts_are_left_out_and_put_back(script: ModuleType, run, tmp_path: Path, capsys) -> None:
     write_cube(cubecast.generate_rain(frames=12, size=(64, 64), seed=8, wet_fraction=0.6), tmp_path / "rain.nc")
     before = (trajectories.PART, lagrangian.STRAY, fading.persistences)
-    with pytest.MonkeyPatch.context() as patch:
-        words = [str(tmp_path / "rain.nc"), "--every", "3", "--members", "2", *(w for s in TINY for w in ("--set", s))]
-        patch.setattr(sys, "argv", ["structure.py", *words])
-        with pytest.raises(SystemExit) as end:
-            typer.run(script.main)
-    assert not end.value.code
+    assert run(tmp_path / "rain.nc", "--every", 3, "--members", 2, *(w for s in TINY for w in ("--set", s))) == 0
     assert (trajectories.PART, lagrangian.STRAY, fading.persistences) == before
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
     assert [row[0] for row in rows[2:]] == ["extrapolation", *(n for n, _ in script.variants() for _ in range(3))]

@@ -25,22 +25,13 @@ SMALL = ["--events", "3", "--frames", "8", "--size", "32", *(word for s in TINY 
 FEW = {"events": 6, "frames": 12, "size": 32, "seed": 3}
 
 
-def run(script: ModuleType, *words: object) -> int:
-    """The exit code of a command line."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["train_weights.py", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            script.main()
-    return int(end.value.code or 0)
-
-
 @pytest.fixture(scope="module")
-def trained(script: ModuleType, rain, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(run, rain, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of a few generated events and one cube that stands for a radar's."""
     root = tmp_path_factory.mktemp("weights")
     write_cube(rain(20), root / "radar.nc")
     real = ["--real", root / "radar.nc", "--attribution", "A weather service, CC BY 4.0"]
-    assert run(script, "train", "-o", root / "radar-tiny", *SMALL, "--minutes", 1, *real) == 0
+    assert run("train", "-o", root / "radar-tiny", *SMALL, "--minutes", 1, *real) == 0
     return root / "radar-tiny"
 
 
@@ -108,10 +99,10 @@ def test_it_makes_a_model_and_its_card_and_no_more(trained: Path, rain) -> None:
     assert not re.search(r"[{}]", card)
 
 
-def test_training_goes_on_from_a_model_and_the_card_has_both_commands(script: ModuleType, trained: Path) -> None:
+def test_training_goes_on_from_a_model_and_the_card_has_both_commands(run, trained: Path) -> None:
     further = trained.parent / "radar-further"
     one = ["--events", 1, "--minutes", 1, "--set", "learning_rate=1e-9"]
-    assert run(script, "train", "-o", further, "--from", trained, *SMALL, *one) == 0
+    assert run("train", "-o", further, "--from", trained, *SMALL, *one) == 0
     before, after = cubecast.Nowcaster.load(trained).network, cubecast.Nowcaster.load(further).network
     for one, other in zip(before.parameters(), after.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
@@ -120,12 +111,12 @@ def test_training_goes_on_from_a_model_and_the_card_has_both_commands(script: Mo
     assert card.index("python scripts/train_weights.py train -o radar-further --from radar-tiny") > first
 
 
-def test_scores_take_the_place_of_those_before(script: ModuleType, trained: Path, tmp_path: Path) -> None:
+def test_scores_take_the_place_of_those_before(run, trained: Path, tmp_path: Path) -> None:
     card = trained / "MODEL_CARD.md"
     before = card.read_text(encoding="utf-8")
     for mse in (0.123456, 2.0):
         pd.DataFrame({"system": ["model"], "mse": [mse]}).to_csv(tmp_path / "s.csv", index=False)
-        assert run(script, "scores", trained, tmp_path / "s.csv", "--note", "Of one event.") == 0
+        assert run("scores", trained, tmp_path / "s.csv", "--note", "Of one event.") == 0
     after = card.read_text(encoding="utf-8")
     assert "| system | mse |\n| --- | --- |\n| model | 2 |\n" in after
     assert "0.1235" not in after
@@ -144,9 +135,9 @@ def test_scores_take_the_place_of_those_before(script: ModuleType, trained: Path
         (["scores", "m", "s.csv"], 3, "card or scores"),
     ],
 )
-def test_what_cannot_be_is_one_line(script, words, code, said, tmp_path, monkeypatch, capsys) -> None:
+def test_what_cannot_be_is_one_line(run, words, code, said, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(script, *words) == code
+    assert run(*words) == code
     line = capsys.readouterr().err
     assert line.startswith("train_weights: error: ")
     assert line.count("\n") == 1
