@@ -17,7 +17,7 @@ from cubecast.nn.fading import Fading
 from cubecast.nn.layout import Layout
 from cubecast.nn.members import Forecasts, Leads, draw_blocks
 from cubecast.nn.recurrent import RecurrentLayer
-from cubecast.nn.strides import downscale, each_frame, to_pixels, upscale
+from cubecast.nn.strides import downscale, each_frame, of_points, upscale
 from cubecast.shapes import Field, Forecast, Frames, Noise
 
 CellFactory = Callable[[int, int, tuple[int, int] | None], Cell]
@@ -38,9 +38,8 @@ class EncoderForecaster(nn.Module):
     and with stride 1 both are left out. The coarsest forecaster layer has no input: all it knows is its state. So
     the horizon is free at every call, and the first steps do not depend on how many follow.
 
-    A grid of any size is padded at its far ends to a multiple of ``patch * prod(strides)`` and the forecast is
-    cropped. The padding repeats the edge: zeros would stand for another value in each scaling and draw a false
-    front along the edge.
+    A grid of any size is padded at its far ends to a multiple of ``patch * prod(strides)``; the forecast is cropped.
+    The padding repeats the edge: zeros would mean another value in each scaling and draw a false front there.
 
     With ``residual`` the head has two fields, a change d and a keeping k, and with the last observed value x of each
     pixel the forecast is
@@ -51,7 +50,7 @@ class EncoderForecaster(nn.Module):
     what was there (damped persistence of an anomaly; rain that moves on) without drawing all its detail once more.
     With two ``bands`` or more x is split into that many bands of scale, each of which fades and goes on changing as it
     was seen to do in the history, and has a keeping of its own (`cubecast.nn.fading.Fading`). The head then has one
-    point a patch, and what is between is interpolated: detail is that of the bands, and patches leave no pattern in it.
+    point a patch, and pixels are interpolated: detail is that of the bands, and patches leave no pattern in it.
 
     With ``noise_channels`` it forecasts members of an ensemble: at every step each forecaster layer has white noise
     as a further input, and the recurrent state makes it coherent in time, the convolutions in space. One noise, drawn
@@ -59,7 +58,7 @@ class EncoderForecaster(nn.Module):
     of variance 1 again). So the encoder runs once for all members. Without noise (None) it is zero.
 
     With bands and ``renewal`` noise takes the place of what fades (`cubecast.nn.renewal.Renewal`): members, too.
-    Without noise channels all of the network runs once for all of them.
+    Without noise channels all of the network runs once for all.
 
     Sources: Shi et al. (2015), DOI 10.48550/arXiv.1506.04214; Shi et al. (2017), DOI 10.48550/arXiv.1706.03458;
     noise as an input trained with the CRPS: Lang et al. (2024), DOI 10.48550/arXiv.2412.15832.
@@ -104,7 +103,8 @@ class EncoderForecaster(nn.Module):
         self.residual, self.bands = residual, bands
         self.noise_channels, self.strides = noise_channels, tuple(strides)
         renewed = patch * strides[0] if renewal else None
-        self.fading = Fading(layout, bands, curvatures, renewed=renewed) if residual and bands > 1 else None
+        banded = residual and bands > 1
+        self.fading = Fading(layout, bands, curvatures, spacing=patch, renewed=renewed) if banded else None
         self.multiple = math.lcm(patch * math.prod(strides), self.fading.multiple if self.fading else 1)
         self.down, self.encoder = nn.ModuleList(), nn.ModuleList()
         self.up, self.forecaster = nn.ModuleList(), nn.ModuleList()
@@ -118,8 +118,7 @@ class EncoderForecaster(nn.Module):
             self.forecaster.append(RecurrentLayer(make_cell(coarser + noise_channels, hidden, size)))
             self.up.append(upscale(hidden, stride))
             width = hidden
-        points = 1 if self.fading else patch**2
-        self.head = nn.Conv2d(hidden_channels[0], layout.outputs * points * self._fields, 1)
+        self.head = nn.Conv2d(hidden_channels[0], layout.outputs * self._fields * (1 if banded else patch**2), 1)
         if residual:
             for parameter in self.head.parameters():
                 nn.init.zeros_(parameter)
@@ -179,14 +178,15 @@ class EncoderForecaster(nn.Module):
             kept, fading = self.fading.keep(frames, said, astray), self.fading
             kept = kept if steady else kept._replace(leads=[lead.alone() for lead in kept.leads])
             return lambda noise: fading(kept, None if noise is None else noise[:, :, self.noise_channels :])
-        each = self._kept(frames, said) if self.residual else said
+        ny, nx = frames.shape[-2:]
+        pixels = (F.pixel_shuffle(one, self.patch)[..., :ny, :nx] for one in said)
+        each = self._kept(frames, pixels) if self.residual else pixels
         fields = each if steady else list(each)
         return lambda noise: iter(fields)
 
     def _said(self, frames: Tensor, horizon: int, noise: Tensor | None) -> Iterator[Tensor]:
-        """What the head says of each lead (members, field, y, x); once for each sample without noise channels."""
-        for lead in self._unrolled(frames, horizon, noise).unbind(1):
-            yield to_pixels(self.head, lead, self.patch, frames.shape[-2:], smooth=self.fading is not None)
+        """What the head says of each lead, patch by patch; once for each sample without noise channels."""
+        return (of_points(self.head, lead) for lead in self._unrolled(frames, horizon, noise).unbind(1))
 
     def _unrolled(self, frames: Tensor, horizon: int, noise: Tensor | None) -> Tensor:
         """What goes into the head."""

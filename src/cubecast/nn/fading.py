@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cubecast.nn.bands import CELL, bend, each_band, extend, fading_rates, known, persistences, straighten
@@ -91,6 +92,7 @@ class Fading(nn.Module):
         layout: what the input channels are.
         bands: 2 or more.
         curvatures: one c for each output whose model space is log(1 + c u) / c, 0 where it is straight; none: all are.
+        spacing: pixels from one point that it is told of to the next; between them it is interpolated.
         renewed: side, in pixels, of the points that noise of members is drawn at; None: there is none.
     """
 
@@ -98,10 +100,16 @@ class Fading(nn.Module):
     straight: Tensor | None
 
     def __init__(
-        self, layout: Layout, bands: int, curvatures: Sequence[float] = (), *, renewed: int | None = None
+        self,
+        layout: Layout,
+        bands: int,
+        curvatures: Sequence[float] = (),
+        *,
+        spacing: int = 1,
+        renewed: int | None = None,
     ) -> None:
         super().__init__()
-        self.layout, self.bands = layout, bands
+        self.layout, self.bands, self.spacing = layout, bands, spacing
         self.pace = nn.Parameter(torch.zeros(bands - 1, 1, 1, 1))
         self.onward = nn.Parameter(torch.full((bands, 1, 1, 1), math.log(ON / (1 - ON))))
         each = list(curvatures) or [0.0] * layout.outputs
@@ -126,7 +134,8 @@ class Fading(nn.Module):
         Args:
             frames: the history, 2 frames or more.
             said: for each lead the change, then what `fields` says, all outputs of each together
-                (members, (1 + `fields`) * outputs, y, x); or one for each sample.
+                (members, (1 + `fields`) * outputs, rows, columns), in patches of ``spacing`` pixels; or one for each
+                sample.
             astray: s of a lead in pixels (batch, 1, y, x); None: 0.
         """
         bands = list(self._look(frames))
@@ -163,12 +172,20 @@ class Fading(nn.Module):
 
     def _heard(self, frames: Frames, said: Iterable[Tensor]) -> Iterator[Tensor]:
         """What is said of each lead, as far as it can be (batch, members or 1 for all, 1 + `fields`, output, y, x)."""
-        share = None
-        if self.layout.masks:
-            share = known(frames[:, :, self.layout.output_masks].amax(dim=1).float())[:, None, None]
+        ny, nx = frames.shape[-2:]
+        share = self._known(frames) if self.layout.masks else None
         for one in said:
             each = one.float().unflatten(0, (len(frames), -1)).unflatten(2, (1 + self.fields, -1))
-            yield each if share is None else each * share
+            if share is not None:
+                (rows, columns), (r, c) = each.shape[-2:], share.shape[-2:]
+                each = each * F.pad(share, (0, columns - c, 0, rows - r), mode="replicate")[:, None, None]
+            wide = F.interpolate(each.flatten(0, 2), scale_factor=float(self.spacing), mode="bilinear")
+            yield wide[..., :ny, :nx].unflatten(0, each.shape[:3])
+
+    def _known(self, frames: Frames) -> Tensor:
+        """How well it is known around each point (batch, output, rows, columns)."""
+        share = known(frames[:, :, self.layout.output_masks].amax(dim=1).float())
+        return F.avg_pool2d(share, self.spacing, ceil_mode=True, count_include_pad=False)
 
     def _leads(
         self, bands: Sequence[Band], heard: Iterable[Tensor], astray: Callable[[int], Field] | None

@@ -1,11 +1,10 @@
-"""Between the layers of a forecaster: to the grid of the coarser one, and back; in the end to the pixels."""
+"""Between the layers of a forecaster: to the grid of the coarser one, and back; in the end to the head."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -35,13 +34,7 @@ def each_frame(function: Callable[[Tensor], Tensor], sequence: Tensor) -> Tensor
     return function(sequence.flatten(0, 1)).unflatten(0, sequence.shape[:2])
 
 
-def to_pixels(head: nn.Module, states: Tensor, patch: int, size: Sequence[int], *, smooth: bool) -> Tensor:
-    """What a head says of patches, on the pixels of a grid: each field on its own in memory, in float32 or more.
-
-    It says each pixel of a patch, or with ``smooth`` the middle of it, and what is between is interpolated.
-    """
-    by_point = states.contiguous(memory_format=torch.channels_last)  # several times as fast on a CPU
-    said = head(by_point)
-    said = said.to(torch.promote_types(said.dtype, torch.float32), memory_format=torch.contiguous_format)
-    fields = F.interpolate(said, scale_factor=patch, mode="bilinear") if smooth else F.pixel_shuffle(said, patch)
-    return fields[..., : size[0], : size[1]].contiguous()
+def of_points(head: nn.Module, states: Tensor) -> Tensor:
+    """What a head says of each point: each field on its own in memory, in float32 or more."""
+    said = head(states.contiguous(memory_format=torch.channels_last))  # several times as fast on a CPU
+    return said.to(torch.promote_types(said.dtype, torch.float32), memory_format=torch.contiguous_format)
