@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter
 from cubecast.nn.bands import (
     LAGS,
     LEAST,
+    NEAR,
     REACH,
     UNSEEN,
     bend,
@@ -128,12 +129,12 @@ def test_what_was_never_seen_is_the_mean_of_what_is_around() -> None:
 
 
 def test_how_well_it_is_known_goes_from_0_at_the_edge_of_what_was_seen_to_1() -> None:
-    """As 2 Phi(x / UNSEEN) - 1, x pixels away from a straight edge; the edge of the grid is none."""
+    """As 2 Phi(x / NEAR) - 1, x pixels away from a straight edge; the edge of the grid is none."""
     seen = torch.ones(1, 1, 90, 420)
     seen[..., :200] = 0
     share = known(seen)[0, 0]
-    away = (torch.arange(200, 420) + 0.5 - 200) / UNSEEN
-    torch.testing.assert_close(share[:, 200:], torch.erf(away / math.sqrt(2)).expand(90, -1), rtol=0, atol=0.05)
+    away = (torch.arange(200, 420) + 0.5 - 200) / NEAR
+    torch.testing.assert_close(share[:, 200:], torch.erf(away / math.sqrt(2)).expand(90, -1), rtol=0, atol=0.1)
     assert (share[:, :196] == 0).all()
     whole = known(torch.ones_like(seen))
     torch.testing.assert_close(whole, torch.ones_like(whole))

@@ -22,6 +22,8 @@ WINDOW = 64
 """Standard deviation, in pixels, of the window that is looked at around a place for its fading."""
 UNSEEN = 32
 """Standard deviation, in pixels, of the window that is looked at around a place that was never observed."""
+NEAR = 16
+"""Standard deviation, in pixels, of the window that says how well what is around a place is known."""
 WIDE = 6
 """A smoothing is wide for a grid that has no more than so many times as many pixels along an axis as it has weights."""
 LEAST, MOST = 0.01, 0.999
@@ -137,13 +139,13 @@ def extend(fields: Field, seen: Field) -> Field:
 def known(seen: Field) -> Field:
     """How well what is around a pixel is known.
 
-    The share w of what was seen within the window that `extend` looks at, of what lies in the grid: max(0, 2 w - 1). So
-    it is 1 where all was seen, and 0 at the straight edge of what was.
+    With w the share of what was seen, of what lies in the grid within a Gaussian window around: max(0, 2 w - 1). So it
+    is 1 where all was seen, and 0 at the straight edge of what was.
 
     Args:
         seen: 1 or 0 (batch, channel, y, x).
     """
-    there, total = (_around(f[:, None], UNSEEN) for f in (seen, torch.ones_like(seen)))
+    there, total = (_around(f[:, None], NEAR) for f in (seen, torch.ones_like(seen)))
     return _to_pixels((2 * there / total - 1).clamp(min=0), seen)[:, 0]
 
 
