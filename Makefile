@@ -16,7 +16,7 @@ help:
 	@echo 'make test         formatting, lint, types, layers, tests, notebooks, README and docs snippets'
 	@echo 'make faults       what can go wrong, tried for an hour or two: one table, build/faults.json (ONLY=writing: one)'
 	@echo 'make bench        speed and memory beside other libraries, into build/bench (DEVICE=cuda, QUICK=1)'
-	@echo 'make install      the environment in .venv alone (the two above make it when needed)'
+	@echo 'make install      the environment in .venv alone (the targets above make it when needed)'
 	@echo 'make constraints  pin the newest packages that pyproject.toml allows in constraints.txt'
 	@echo 'make clean        remove what the other targets made, .venv included'
 

@@ -6,7 +6,8 @@ The first four fifths of the digits make the training sequences, the others thos
 summed over the pixels of a frame and averaged over frames and sequences, as papers give them, beside a forecast that
 repeats the last frame, and beside what was published. The structural similarity is that of frames cut to [0, 1], in
 windows as its paper has it, and in those of 7 x 7 pixels that papers on video report.
-`python scripts/get_archive.py --help` tells where the digits come from.
+The digits are those of MNIST (LeCun et al. 1998): its file of 10,000 test images, as `torchvision.datasets.MNIST` and
+others fetch it.
 """
 
 import logging

@@ -7,7 +7,7 @@ import pytest
 import torch
 import xarray as xr
 
-from cubecast.channels import Channels
+from cubecast.channels import Channels, preset_for
 from cubecast.config import Config, ScalingConfig
 from cubecast.errors import UsageError
 from cubecast.nowcaster import Nowcaster
@@ -31,6 +31,14 @@ def ocean(years=5, lat=(-30.0, 0.0, 60.0), lon=(0.0, 90.0, 180.0, 358.0), seed=0
 
 def channels(cube, **known):
     return Channels.fit([cube], outputs=None, scaling=ScalingConfig(), mask_channel=True, **known)
+
+
+def test_the_preset_is_that_of_the_kind_of_data(rain):
+    monthly, showers = ocean(), rain(4)
+    daily = monthly.assign_coords(time=monthly.time[0].values + np.arange(60) * np.timedelta64(1, "D"))
+    found = [preset_for(c) for c in (monthly, daily, showers, showers.assign_attrs(units="dBZ"), monthly[:, 0, 0])]
+    assert found == ["sst", "general", "rain", "rain", "series"]
+    assert Config.preset("general") == Config()
 
 
 def test_position_is_the_point_on_the_unit_sphere():

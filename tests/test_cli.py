@@ -165,6 +165,9 @@ def test_map_draws_pictures_and_an_animation(radar, model, tmp_path, capsys):
     assert sorted(os.path.realpath(p) for p in paths) == sorted(os.path.realpath(p) for p in out.iterdir())
     assert sum(p.endswith(".png") for p in paths) >= 2
     assert sum(p.endswith(".gif") for p in paths) == 1
+    assert main(["map", str(tmp_path / "n.nc"), "-o", str(tmp_path / "no"), "--variable", "snow"]) == 2
+    assert "snow" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
 
 
 def test_verbose_and_debug_may_stand_anywhere(radar, model, tmp_path, capsys):

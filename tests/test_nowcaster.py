@@ -89,6 +89,8 @@ def test_saved_and_loaded_models_forecast_the_same_bits(model, rain, tmp_path):
     assert loaded.log == model.log
     assert loaded.training_period == model.training_period
     assert cubecast.Config.read(tmp_path / "m" / "config.yaml") == model.config
+    with pytest.raises(UsageError, match="unknown preset: found 'snow'"):
+        cubecast.Config.read(tmp_path / "m" / "config.yaml", "snow")
 
 
 def test_a_changed_model_folder_is_refused(model, tmp_path):
@@ -303,6 +305,8 @@ def test_the_accessor_is_the_same_api(model, rain):
     xr.testing.assert_identical(cube.nowcast.predict(model, horizon=1), model.predict(cube, horizon=1))
     assert cube.nowcast.info(history=3, horizon=2)
     assert cube.nowcast.plot().axes
+    with pytest.raises(InputError, match="frame to plot: found 1999-01-01; allowed: one of those from 2020-06-01"):
+        cube.nowcast.plot(at="1999-01-01")
 
 
 def test_the_network_is_at_hand_for_your_own_loop(model):

@@ -48,7 +48,7 @@ class Page(HTMLParser):
 
 
 def test_one_page_with_everything_in_it(evaluation, model, rain, tmp_path):
-    write_report(evaluation, tmp_path / "report.html", model=model, cube=rain(30))
+    write_report(evaluation, tmp_path / "report.html", cube=rain(30))
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert page.open == []
@@ -66,7 +66,7 @@ def test_one_page_with_everything_in_it(evaluation, model, rain, tmp_path):
 
 
 def test_what_was_compared(evaluation, model, rain):
-    facts = describe_comparison(evaluation, model=model, cube=rain(30))
+    facts = describe_comparison(evaluation, cube=rain(30))
     assert facts["against"] == "persistence, extrapolation"
     assert facts["observations"].startswith(
         "rainfall_rate (mm h⁻¹), 30 frames from 2020-06-01 00:00 to 2020-06-01 02:25"
@@ -89,7 +89,7 @@ def test_an_ensemble_has_its_panel_and_names_are_text(evaluation, model, rain, t
     changed = {"rainfall_rate": scores.assign(extra)}
     cube = rain(30).assign_attrs(long_name="rain <b>&</b>")
     together = type(evaluation)(**{**vars_of(evaluation), "scores": changed})
-    write_report(together, tmp_path / "r.html", model=model, cube=cube)
+    write_report(together, tmp_path / "r.html", cube=cube)
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "What the ensemble is worth" in text
     assert text.count("<img") == 5
@@ -103,7 +103,7 @@ def vars_of(evaluation):
 
 def test_a_grid_without_a_place_costs_the_map_alone(evaluation, model, rain, tmp_path):
     away = rain(30).isel(y=slice(1, None))
-    write_report(evaluation, tmp_path / "r.html", model=model, cube=away)
+    write_report(evaluation, tmp_path / "r.html", cube=away)
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "No map: the observed cube does not lie on the grid" in text
     assert text.count("<img") == 3
@@ -111,4 +111,4 @@ def test_a_grid_without_a_place_costs_the_map_alone(evaluation, model, rain, tmp
 
 def test_a_report_that_cannot_be_written(evaluation, model, rain, tmp_path):
     with pytest.raises(OutputError):
-        write_report(evaluation, tmp_path / "no" / "r.html", model=model, cube=rain(30))
+        write_report(evaluation, tmp_path / "no" / "r.html", cube=rain(30))

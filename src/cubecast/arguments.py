@@ -28,7 +28,10 @@ err = Console(stderr=True, highlight=False)
 
 Files = Annotated[
     list[str],
-    typer.Argument(metavar="FILES", help="netCDF files (or a quoted pattern), a Zarr store, or an fsspec URL."),
+    typer.Argument(
+        metavar="FILES",
+        help="netCDF, radar composites (ODIM or KNMI HDF5, FMI PGM, GRIB2), a quoted pattern, a Zarr store; also URLs.",
+    ),
 ]
 Variable = Annotated[
     list[str] | None,
@@ -57,7 +60,7 @@ Precision = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="fp32, bf16, or auto: bf16 where the hardware multiplies it. [as configured: auto, small networks fp32]",
+        help="fp32, bf16, or auto: bf16 where the hardware multiplies it. [as configured: auto; sst and series: fp32]",
     ),
 ]
 Memory = Annotated[
@@ -110,18 +113,21 @@ def sole(given: list[str] | None) -> str | list[str] | None:
 
 
 def open_all(files: list[str], variable: list[str] | None, start: str | None, end: str | None) -> list[xr.DataArray]:
+    """The cubes of files, each with one grid."""
     from cubecast.sources import open_cubes
 
     return open_cubes(sole(files), variable=sole(variable), start=start, end=end, progress=bar)
 
 
 def open_one(files: list[str], variable: list[str] | None) -> xr.DataArray:
+    """The only cube of files."""
     from cubecast.sources import open_cube
 
     return open_cube(sole(files), variable=sole(variable), progress=bar)
 
 
 def load_model(model: str) -> Nowcaster:
+    """A model from its folder, or a shipped one by its name."""
     from cubecast.nowcaster import Nowcaster
 
     return Nowcaster.load(model)
@@ -158,6 +164,7 @@ def fit_shipped(cube: xr.DataArray, model: Nowcaster, name: str) -> xr.DataArray
 
 
 def open_static_fields(path: str | None, cubes: list[xr.DataArray], one: bool = False) -> Any:
+    """The static fields of a file, for each cube (or the ``one``); None without a file."""
     if path is None:
         return None
     from cubecast.sources import open_static
@@ -181,6 +188,7 @@ def read_settings(pairs: list[str]) -> dict[str, Any]:
 
 
 def read_numbers(option: str, text: str) -> list[float]:
+    """Numbers with commas between, given to an option."""
     try:
         return [float(part) for part in text.split(",") if part]
     except ValueError:
@@ -188,6 +196,7 @@ def read_numbers(option: str, text: str) -> list[float]:
 
 
 def read_range(text: str) -> tuple[str, tuple[float, float]]:
+    """The dim and range of DIM=FROM:TO."""
     match = re.fullmatch(r"(\w+)=([^:]+):([^:]+)", text)
     try:
         if match is None:

@@ -11,7 +11,6 @@ from cubecast.arguments import (
     Files,
     Matched,
     Members,
-    Memory,
     Model,
     Precision,
     Seed,
@@ -56,7 +55,9 @@ def batch_command(
     members: Members = None,
     seed: Seed = 0,
     precision: Precision = None,
-    memory: Memory = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Memory of each worker: grids that need more go in tiles. [4GB]")
+    ] = None,
     matched: Matched = False,
     maps: Annotated[bool, typer.Option("--maps", help="Draw maps of each forecast too, under maps/.")] = False,
     scheduler: Scheduler = None,
@@ -64,7 +65,7 @@ def batch_command(
     variable: Variable = None,
     static: StaticFile = None,
 ) -> None:
-    """Forecast after every reference time in ARCHIVE, on a dask cluster; what is there and complete is skipped.
+    """Forecast after every reference time in FILES, on a dask cluster; what is there and complete is skipped.
 
     What fails is listed with its reason in OUT/report.json (OUT.report.json beside a store), and the exit code is 1.
     """

@@ -20,6 +20,7 @@ from cubecast.cube import channel_names, channel_units, is_latlon, select_channe
 from cubecast.errors import InputError, ModelMismatchError, UsageError
 from cubecast.scaling import Scaling, choose_scaling, scaling_from_json
 from cubecast.sharing import ALL, Share
+from cubecast.units import canonical
 
 Array = npt.NDArray[Any]
 
@@ -200,11 +201,16 @@ class Channels:
 
 
 def preset_for(cube: xr.DataArray) -> str:
-    """The preset (`cubecast.presets.PRESETS`) that suits a cube: by its space dims and its own scaling."""
+    """The preset (`cubecast.presets.PRESETS`) that suits a cube: by its space dims, units and step.
+
+    rain for rain and for reflectivity in dBZ, sst for temperature on a monthly step, general for other fields.
+    """
     if len(space_dims(cube)) < 2:
         return "series"
     first = select_channel(cube, channel_names(cube)[0])
-    return "sst" if choose_scaling("auto", first).kind == "monthly_anomaly" else "rain"
+    if canonical(str(first.attrs.get("units", ""))) == "dBZ":
+        return "rain"
+    return {"log": "rain", "monthly_anomaly": "sst"}.get(choose_scaling("auto", first).kind, "general")
 
 
 def _grid(values: Array) -> Array:

@@ -40,7 +40,7 @@ from cubecast.watch_command import watch_command
 
 app = typer.Typer(
     name="cubecast",
-    epilog="Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 wrong input, 4 output could not be written. "
+    epilog="Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 wrong input, 4 output could not be written, 130 Ctrl-C. "
     "Start with 'cubecast demo', or 'cubecast info FILES' on your own data.",
     no_args_is_help=True,
     add_completion=False,
@@ -166,7 +166,10 @@ def map_command(
         list[str] | None,
         typer.Option(metavar="KIND", help="Also an animation of each forecast: gif, mp4 or html; repeat."),
     ] = None,
-    variable: Variable = None,
+    variable: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Variable to draw, and of --observed. [all; the only one]"),
+    ] = None,
     coastline: Annotated[
         Literal["auto", "110m", "50m", "10m", "none"],
         typer.Option(help="Natural Earth scale; 110m and 50m are packaged, 10m is downloaded."),
@@ -176,9 +179,9 @@ def map_command(
     from cubecast.maps import draw_maps
     from cubecast.write import read_forecast
 
-    cube = open_one(observed, variable) if observed else None
-    found = read_forecast(nowcast)
-    paths = draw_maps(found, output, cube=cube, animations=animation or [], coastline=coastline, progress=bar)
+    cube = open_one(observed, None if variable is None else [variable]) if observed else None
+    look: dict[str, Any] = {"variable": variable, "animations": animation or [], "coastline": coastline}
+    paths = draw_maps(read_forecast(nowcast), output, cube=cube, **look, progress=bar)
     for path in paths:
         typer.echo(str(path))
 

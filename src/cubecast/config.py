@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cubecast.errors import UsageError
-from cubecast.presets import PRESETS
+from cubecast.presets import preset_settings
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -259,24 +259,23 @@ class Config(_Strict):
         Raises:
             UsageError: an unknown preset, an unknown name or a value that is not allowed.
         """
-        if name not in PRESETS:
-            raise UsageError("unknown preset", found=repr(name), allowed=", ".join(PRESETS))
-        return cls.build(PRESETS[name], **overrides)
+        return cls.build(preset_settings(name), **overrides)
 
     @classmethod
     def read(cls, path: str | Path, preset: str = "rain", /, **overrides: Any) -> Config:
-        """A configuration from a YAML file over a preset, with overrides as in `build`."""
+        """A configuration from a YAML file over a preset, with overrides as in `build`.
+
+        Raises:
+            UsageError: no readable YAML mapping; else as `preset`.
+        """
         try:
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
         except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
             raise UsageError(f"configuration file {path}", found=str(error), allowed="a readable YAML file") from None
         if not isinstance(values, dict):
-            raise UsageError(
-                f"configuration file {path}",
-                found=type(values).__name__,
-                allowed="a YAML mapping such as 'task: {history: 6}'",
-            )
-        for room, settings in PRESETS[preset].items():
+            allowed = "a YAML mapping such as 'task: {history: 6}'"
+            raise UsageError(f"configuration file {path}", found=type(values).__name__, allowed=allowed)
+        for room, settings in preset_settings(preset).items():
             if isinstance(values.get(room, {}), dict):
                 values[room] = {**settings, **values.get(room, {})}
         return cls.build(values, **overrides)

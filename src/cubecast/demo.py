@@ -60,7 +60,7 @@ def run_demo(folder: str | Path, *, minutes: float, seed: int, progress: Progres
     save_figure(plot_comparison(nowcast, unseen, leads=leads), target / "maps" / "comparison.png")
     animate(nowcast, target / "nowcast.gif", cube=unseen)
     evaluation = evaluate(unseen, model, progress=progress)
-    write_evaluation(evaluation, target, model=model, cube=unseen)
+    write_evaluation(evaluation, target, cube=unseen)
     table = evaluation.table
     mse = table.pivot_table(index="lead_step", columns="system", values="mse")
     if not (mse["model"] < mse["persistence"]).all():

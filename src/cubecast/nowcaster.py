@@ -84,8 +84,10 @@ class Nowcaster:
             progress: True for a bar on a terminal.
 
         Raises:
+            FailedError: the loss is no longer finite.
             InputError: cubes that are too short, differ, or are all missing.
             ModelMismatchError, UsageError: cubes or an architecture other than those of ``start``.
+            OutputError: ``directory`` cannot be written.
         """
         train_cubes, extra = _listed(cubes), [] if validation is None else _listed(validation)
         for cube in train_cubes + extra:
@@ -156,6 +158,7 @@ class Nowcaster:
             memory: that the process may take, in bytes or as ``2GB``; None: 4GB. A grid that needs more is forecast in
                 tiles, with the same result but for rounding; where the result itself is too large, it is lazy
                 (dask), and `cubecast.write_forecast` streams it.
+            progress: wraps the loop over reference times.
 
         Returns:
             Dataset (forecast_reference_time, [realization,] lead_time, y, x), in the cube's units and coordinates.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from cubecast.errors import UsageError
+
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "rain": {
         "data": {"crops_per_window": 6, "wet_bias": 0.3, "batch_size": 4, "flips": True},
@@ -41,6 +43,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "precision": "fp32",
         },
     },
+    "general": {},
     "moving_mnist": {
         "task": {"history": 10, "horizon": 10},
         "data": {"crop": None, "batch_size": 16},
@@ -49,4 +52,15 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "training": {"epochs": 20, "patience": None},
     },
 }
-"""Settings that differ from the defaults for each kind of data."""
+"""Settings that differ from the defaults for each kind of data; general: none, for fields that are none of these."""
+
+
+def preset_settings(name: str) -> dict[str, dict[str, Any]]:
+    """What the preset of a name sets, room by room.
+
+    Raises:
+        UsageError: an unknown preset.
+    """
+    if name not in PRESETS:
+        raise UsageError("unknown preset", found=repr(name), allowed=", ".join(PRESETS))
+    return PRESETS[name]

@@ -26,7 +26,6 @@ from cubecast.cube import cube_step, sequence_dim, space_dims
 from cubecast.diagrams import plot_ensembles, plot_spectra
 from cubecast.errors import CubecastError
 from cubecast.maps import plot_systems, save_figure
-from cubecast.nowcaster import Nowcaster
 from cubecast.product import REALIZATION, lead_texts
 from cubecast.scores import SYSTEM, score_columns
 from cubecast.units import labelled
@@ -53,11 +52,11 @@ dd { margin: 0; overflow-wrap: anywhere; }
 _MORE = r"mae|corr|power|blur_\w+|crps_fair|(pod|far|frequency_bias|brier|roc_area)_[^_]+"
 
 
-def write_evaluation(evaluation: Evaluation, folder: str | Path, *, model: Nowcaster, cube: xr.DataArray) -> None:
+def write_evaluation(evaluation: Evaluation, folder: str | Path, *, cube: xr.DataArray) -> None:
     """Write ``scores.csv``, ``scores.png`` and ``report.html`` into a folder, which is made when missing.
 
     Args:
-        evaluation, model, cube: as `write_report`.
+        evaluation, cube: as `write_report`.
 
     Raises:
         OutputError: one of them cannot be written.
@@ -65,10 +64,10 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path, *, model: Nowca
     make_folder(Path(folder))
     write_scores(evaluation.table, Path(folder) / "scores.csv")
     save_figure(plot_scores(evaluation.table, models=MODELS), Path(folder) / "scores.png")
-    write_report(evaluation, Path(folder) / "report.html", model=model, cube=cube)
+    write_report(evaluation, Path(folder) / "report.html", cube=cube)
 
 
-def write_report(evaluation: Evaluation, path: str | Path, *, model: Nowcaster, cube: xr.DataArray) -> None:
+def write_report(evaluation: Evaluation, path: str | Path, *, cube: xr.DataArray) -> None:
     """Write the page, whole or not at all.
 
     It holds what was compared, the sentences of `verification.compare`, the scores averaged over leads, curves by
@@ -78,7 +77,6 @@ def write_report(evaluation: Evaluation, path: str | Path, *, model: Nowcaster, 
     Args:
         evaluation: of `cubecast.evaluate`.
         path: ``report.html``; an existing file is replaced.
-        model: the model that was evaluated.
         cube: the observations that it was evaluated on.
 
     Raises:
@@ -87,7 +85,7 @@ def write_report(evaluation: Evaluation, path: str | Path, *, model: Nowcaster, 
     title = f"Verification of {cube.attrs.get('long_name', cube.name)}"
     parts = [
         f"<h1>{escape(title)}</h1>",
-        _facts(describe_comparison(evaluation, model=model, cube=cube)),
+        _facts(describe_comparison(evaluation, cube=cube)),
         "<h2>In words</h2><ul>",
         *(f"<li>{escape(line)}</li>" for line in compare(evaluation.table)),
         "</ul>",
@@ -101,7 +99,7 @@ def write_report(evaluation: Evaluation, path: str | Path, *, model: Nowcaster, 
         temporary.write_text(page, encoding="utf-8")
 
 
-def describe_comparison(evaluation: Evaluation, *, model: Nowcaster, cube: xr.DataArray) -> dict[str, str]:
+def describe_comparison(evaluation: Evaluation, *, cube: xr.DataArray) -> dict[str, str]:
     """What was compared, in words: model, data, cases, pixels and leads."""
     dim, table = sequence_dim(cube), evaluation.table
     attrs = evaluation.example[MODEL].attrs

@@ -54,7 +54,10 @@ def train_command(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the trained model.")],
     config: ConfigFile = None,
     preset: Annotated[
-        str, typer.Option(metavar="NAME", help="Defaults for: auto, rain, sst, series, moving_mnist.")
+        str,
+        typer.Option(
+            metavar="NAME", help="Defaults for: rain, sst, series, general, moving_mnist. [by units and step]"
+        ),
     ] = "auto",
     from_: From = None,
     history: Annotated[int | None, typer.Option(min=1, help="Frames the model sees.")] = None,

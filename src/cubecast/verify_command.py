@@ -12,7 +12,6 @@ from cubecast.arguments import (
     Baselines,
     Bootstrap,
     Files,
-    Matched,
     Members,
     Model,
     Region,
@@ -38,6 +37,10 @@ Times = Annotated[
     list[str] | None,
     typer.Option("--at", metavar="TIME", help="Time of the last frame to use; repeat. [all that are possible]"),
 ]
+Matching = Annotated[
+    bool,
+    typer.Option("--matched", help="Also score forecasts with the distribution of the last observed frame (matched)."),
+]
 Cache = Annotated[
     Path | None,
     typer.Option(metavar="FOLDER", help="Folder that keeps the nowcasts of pysteps. [~/.cache/cubecast/pysteps]"),
@@ -58,7 +61,7 @@ def verify_command(
     model: Model = DEFAULT,
     baselines: Baselines = "auto",
     members: Members = None,
-    matched: Matched = False,
+    matched: Matching = False,
     start: Annotated[str | None, typer.Option(metavar="TIME", help="First valid time that counts.")] = None,
     end: Annotated[str | None, typer.Option(metavar="TIME", help="Last valid time that counts.")] = None,
     at: Times = None,
@@ -101,7 +104,7 @@ def verify_command(
         bootstrap=bootstrap,
         progress=bar,
     )
-    write_evaluation(found, output, model=loaded, cube=cube)
+    write_evaluation(found, output, cube=cube)
     print_scores(found.table)
 
 
