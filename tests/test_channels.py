@@ -9,7 +9,7 @@ import xarray as xr
 
 from cubecast.channels import Channels, preset_for
 from cubecast.config import Config, ScalingConfig
-from cubecast.errors import UsageError
+from cubecast.errors import ModelMismatchError, UsageError
 from cubecast.nowcaster import Nowcaster
 
 
@@ -72,6 +72,9 @@ def test_known_fields_are_the_last_channels_and_are_kept_in_the_record():
     assert (fitted.count_known, fitted.count_in) == (6, 8)
     planes = fitted.static_planes(static, cube)
     plain = channels(cube, static=[static]).static_planes(static, cube)
+    for other in (static.assign_coords(lat=cube.lat + 30), static.rename(lat="y", lon="x"), static.isel(lat=[0, 1])):
+        with pytest.raises(ModelMismatchError, match=r"static field 'depth' on another grid: found .*interp_like"):
+            fitted.static_planes(other, cube)
     np.testing.assert_array_equal(planes[:1], plain)
     again = Channels.from_json(json.loads(json.dumps(fitted.to_json())), fitted.arrays())
     np.testing.assert_array_equal(
@@ -109,3 +112,13 @@ def test_a_model_with_position_and_season_uses_them_and_comes_back_from_disk(tmp
     inputs = torch.zeros((1, 2, 7, 16, 16), requires_grad=True)
     model.network(inputs, 2).sum().backward()
     assert (inputs.grad.abs().sum(dim=(0, 1, 3, 4))[2:] > 0).all(), "every known channel matters"
+
+
+def test_a_model_of_one_variable_takes_it_by_any_name():
+    cube = ocean()
+    fitted = channels(cube)
+    other = xr.concat([cube.rename("t")], dim="channel").transpose("time", "channel", ...)
+    other = other.assign_coords(channel=["t"], channel_units=("channel", ["degC"]))
+    for renamed in (cube.rename("t"), other):
+        fitted.check(renamed)
+        np.testing.assert_array_equal(fitted.encode(renamed), fitted.encode(cube))

@@ -13,6 +13,8 @@ import xarray as xr
 import yaml
 
 from cubecast.__main__ import main
+from cubecast.sources import open_cube
+from cubecast.units import convert_units
 from cubecast.write import read_forecast, write_cube
 
 SMALL = ["--history", "3", "--horizon", "2", "--epochs", "1", "--set", "hidden_channels=[4]", "--set", "crop=16"]
@@ -43,13 +45,17 @@ def test_help_names_every_command_and_exit_code(capsys):
         assert "--help" in capsys.readouterr().out
 
 
-def test_info_prints_what_is_there(radar, capsys):
+def test_info_prints_what_is_there(radar, tmp_path, capsys):
     assert main(["info", str(radar), "--history", "3", "--horizon", "2"]) == 0
     shown = capsys.readouterr().out
     for text in ("rainfall_rate", "mm h-1", "5 min", "time 40", "36"):
         assert text in shown
     assert main(["info", str(radar), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["step"] == "5 min"
+    write_cube(convert_units(open_cube(radar), "dBZ"), tmp_path / "dbz.nc")  # -inf where it is dry
+    assert main(["info", str(tmp_path / "dbz.nc"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)[0]
+    assert found["lowest value"] == "-inf"
 
 
 def test_train_saves_the_resolved_configuration(model):
@@ -168,6 +174,14 @@ def test_map_draws_pictures_and_an_animation(radar, model, tmp_path, capsys):
     assert main(["map", str(tmp_path / "n.nc"), "-o", str(tmp_path / "no"), "--variable", "snow"]) == 2
     assert "snow" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
+
+
+def test_a_single_observed_frame_is_drawn_beside_its_forecast(radar, model, tmp_path):
+    made, one, out = (tmp_path / name for name in ("n.nc", "one.nc", "maps"))
+    assert main(["forecast", str(radar), "--model", str(model), "-o", str(made), "--at", "2020-06-01T01:00"]) == 0
+    write_cube(open_cube(radar)[13:14], one)
+    assert main(["map", str(made), "-o", str(out), "--observed", str(one), "--coastline", "none"]) == 0
+    assert [p for p in out.iterdir() if "comparison" in p.name]
 
 
 def test_verbose_and_debug_may_stand_anywhere(radar, model, tmp_path, capsys):

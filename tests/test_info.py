@@ -87,6 +87,10 @@ def test_a_grid_mapping_that_is_not_understood_is_said(gappy: xr.DataArray) -> N
     assert "cannot be understood" in describe(cube, history=1, horizon=1)["CRS"]
 
 
+def test_a_single_frame_has_no_step(gappy: xr.DataArray) -> None:
+    assert describe(gappy[:1], history=3, horizon=2)["step"] == "unknown: one frame"
+
+
 def test_all_missing(gappy: xr.DataArray) -> None:
     found = describe(gappy.where(False), history=1, horizon=1)
     assert found["values"] == "all missing"

@@ -11,8 +11,12 @@ def test_a_period_has_both_of_its_ends(rain):
     cube = rain(20)
     assert select_period(cube, "2020-06-01T00:10", "2020-06-01T00:30").sizes["time"] == 5
     assert select_period(cube, None, None).sizes["time"] == 20
-    with pytest.raises(UsageError, match="period noon to None"):
+    with pytest.raises(UsageError, match="start or end: found noon to None"):
         select_period(cube, "noon", None)
+    assert select_period(cube, "2020-06-01T00:10Z", "2020-06-01T00:30Z").sizes["time"] == 5
+    for nothing in ("NaT", np.datetime64("NaT"), "nan"):
+        with pytest.raises(UsageError, match="start or end: found"):
+            select_period(cube, nothing, None)
     with pytest.raises(InputError, match="no frames to verify"):
         select_period(cube, cube.time.values[-1], None)
 
@@ -35,6 +39,10 @@ def test_references_can_be_named(rain):
     assert np.array_equal(found, times[[4, 9]])
     with pytest.raises(InputError, match="nothing to verify after 2020-06-01T01:35"):
         select_references(cube, cube, history=3, horizon=2, at=times[[4, -1]])
+    with pytest.raises(InputError, match="no case to verify"):
+        select_references(cube, cube, history=3, horizon=2, at=[])
+    with pytest.raises(UsageError, match="reference time: found yesterday; allowed: values of 'time'"):
+        select_references(cube, cube, history=3, horizon=2, at="yesterday")
     with pytest.raises(InputError, match="frames are missing before 2020-06-01T00:40"):
         select_references(cube, cube, history=3, horizon=2, at=times[[7]])
 
@@ -56,3 +64,7 @@ def test_regions(rain):
     assert both.sum().item() == (cube.isel(y=slice(-6, None)).min("time") >= 0.1).sum().item()
     with pytest.raises(UsageError, match="region: found lat; allowed: y, x"):
         select_region(cube, {"lat": (0, 1)}, None)
+    with pytest.raises(UsageError, match="region y: found 5000 to 0; allowed: from the lower to the higher value"):
+        select_region(cube, {"y": (5000, 0)}, None)
+    with pytest.raises(InputError, match=r"no pixel to verify: found none in .*; allowed: .*'y': '0 to 23000'"):
+        select_region(cube, {"y": (50000, 60000)}, None)

@@ -70,6 +70,11 @@ def test_rain_in_other_units_is_brought_into_those_of_the_model(place, rain):
     assert main(["forecast", "radar.nc", "-o", "n.nc"]) == 0
     found = read_forecast("si_n.nc")["rainfall_rate"]
     assert found.attrs["units"] == "mm h-1"
+    write_cube(convert_units(rain(40) + 1, "dBZ"), "dbz.nc")
+    echo = open_cube("dbz.nc")
+    assert (echo.attrs["standard_name"], echo.attrs["units"]) == ("equivalent_reflectivity_factor", "dBZ")
+    assert main(["forecast", "dbz.nc", "-o", "dbz_n.nc"]) == 0
+    assert read_forecast("dbz_n.nc")["rainfall_rate"].attrs["standard_name"] == "rainfall_rate"
     np.testing.assert_allclose(found, read_forecast("n.nc")["rainfall_rate"], rtol=1e-3, atol=1e-3)
 
 

@@ -65,3 +65,14 @@ def test_what_has_no_step_is_refused():
         infer_step(times("2024-01-02", "2024-01-01"))
     with pytest.raises(InputError, match="not a whole number of steps of 5 min"):
         Step("seconds", 300).offsets(NOON + np.timedelta64(150, "s"), NOON)
+
+
+def test_the_ends_of_months_stay_the_ends_and_a_day_that_is_not_there_is_the_last():
+    ends = times("2024-01-31T06:00", "2024-02-29T06:00", "2024-03-31T06:00", "2024-04-30T06:00")
+    step = infer_step(ends)
+    assert step == Step("months", 1)
+    for first in range(4):
+        np.testing.assert_array_equal(step.add(ends[first], np.arange(4) - first), ends)
+    thirtieth = times("2024-01-30", "2024-02-29", "2024-03-30")
+    np.testing.assert_array_equal(step.add(thirtieth[0], [0, 1, 2]), thirtieth)
+    np.testing.assert_array_equal(Step("months", 12).add(times("2024-02-29"), 1), times("2025-02-28"))

@@ -99,6 +99,19 @@ def test_sentences_say_by_how_much(model):
     ]
 
 
+def test_sentences_say_what_is_not_known_and_keep_variables_apart(model):
+    """A false alarm of what never happened, and what no baseline forecasts: no score of the baseline is known."""
+    row = {"system": ["model", "persistence"], "lead_step": [1, 1]}
+    assert compare(pd.DataFrame({**row, "csi_5": [0.0, None]})) == [
+        "csi_5: model ahead of persistence at 0 of 1 leads (0 against nan at the first, 0 against nan at the last)"
+    ]
+    rain, heat = (pd.DataFrame({**row, "mse": [own, 2.0], "variable": name}) for own, name in ((1.0, "r"), (3.0, "t")))
+    assert compare(pd.concat([rain, heat])) == [
+        "r: mse: model ahead of persistence at 1 of 1 leads (1 against 2 at the first, 1 against 2 at the last)",
+        "t: mse: model ahead of persistence at 0 of 1 leads (3 against 2 at the first, 3 against 2 at the last)",
+    ]
+
+
 def test_scores_are_written_as_csv(model, rain, tmp_path):
     table = verify(rain(12), model)
     write_scores(table, tmp_path / "scores.csv")
@@ -106,6 +119,8 @@ def test_scores_are_written_as_csv(model, rain, tmp_path):
 
 
 def test_wrong_wishes_are_refused(model, rain):
+    with pytest.raises(UsageError, match=r"thresholds: found .*nan.*; allowed: finite numbers"):
+        verify(rain(12), model, thresholds=[float("nan")])
     with pytest.raises(UsageError, match="baselines: found optical_flow"):
         verify(rain(12), model, baselines=["optical_flow"])
     with pytest.raises(UsageError, match="region: found lat; allowed: y, x"):

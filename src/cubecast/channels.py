@@ -7,7 +7,7 @@ input, then what is known beforehand: static fields, (``position``) where each p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from cubecast.config import ScalingConfig
-from cubecast.cube import channel_names, channel_units, is_latlon, select_channel, space_dims
+from cubecast.cube import channel_names, channel_units, is_latlon, same_places, select_channel, space_dims
 from cubecast.errors import InputError, ModelMismatchError, UsageError
 from cubecast.scaling import Scaling, choose_scaling, scaling_from_json
 from cubecast.sharing import ALL, Share
@@ -90,7 +90,11 @@ class Channels:
 
     def encode(self, window: xr.DataArray) -> Array:
         """Model-space values (time, channel, y, x) of a loaded piece of a cube; NaN where missing."""
-        planes = [_grid(self.scalings[n].encode(select_channel(window, n)).values) for n in self.inputs]
+        found = self.inputs if len(self.inputs) > 1 else channel_names(window)  # one may have any name
+        planes = [
+            _grid(self.scalings[own].encode(select_channel(window, name)).values)
+            for own, name in zip(self.inputs, found, strict=True)
+        ]
         return np.stack(planes, axis=1)
 
     def frames(self, encoded: Array, static: Array | None, times: Array) -> Array:
@@ -132,13 +136,18 @@ class Channels:
         if absent or static is None:
             raise ModelMismatchError("static fields", found=f"no {', '.join(absent)}", allowed=", ".join(self.static))
         space = space_dims(cube)
-        shape = tuple(cube.sizes[d] for d in space)
         planes = []
         for name, (mean, std) in self.static.items():
-            field = static[name].transpose(*space, missing_dims="ignore")
-            if field.shape != shape:
-                raise ModelMismatchError(f"static field {name!r}", found=f"shape {field.shape}", allowed=f"{shape}")
-            planes.append(np.nan_to_num((_grid(field.values[None])[0] - mean) / std).astype(np.float32))
+            field = static[name]
+            if set(field.dims) != set(space) or not same_places(field, cube, space):
+                raise ModelMismatchError(
+                    f"static field {name!r} on another grid",
+                    found=_extent(field, field.dims),
+                    allowed=_extent(cube, space),
+                    remedy="interpolate it: field.interp_like(cube)",
+                )
+            values = field.transpose(*space).values
+            planes.append(np.nan_to_num((_grid(values[None])[0] - mean) / std).astype(np.float32))
         return np.concatenate([np.stack(planes), *where])
 
     def to_json(self) -> dict[str, Any]:
@@ -211,6 +220,13 @@ def preset_for(cube: xr.DataArray) -> str:
     if canonical(str(first.attrs.get("units", ""))) == "dBZ":
         return "rain"
     return {"log": "rain", "monthly_anomaly": "sst"}.get(choose_scaling("auto", first).kind, "general")
+
+
+def _extent(field: xr.DataArray, dims: Sequence[Hashable]) -> str:
+    """Sizes of dims, and where they go from and to."""
+    known = {d: field[d].values for d in dims if d in field.coords and field.sizes[d]}
+    ends = {d: f" from {values[0]:g} to {values[-1]:g}" for d, values in known.items()}
+    return ", ".join(f"{d} {field.sizes[d]}{ends.get(d, '')}" for d in dims)
 
 
 def _grid(values: Array) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -79,7 +80,9 @@ def info(
 
     found = [describe(c, history=history, horizon=horizon, progress=bar) for c in open_all(files, variable, start, end)]
     if as_json:
-        typer.echo(json.dumps(found, indent=1))
+        # JSON has no infinities (a radar's dry pixel in dBZ)
+        shown = [{k: str(v) if isinstance(v, float) and math.isinf(v) else v for k, v in one.items()} for one in found]
+        typer.echo(json.dumps(shown, indent=1, allow_nan=False))
         return
     for values in found:
         width = max(len(name) for name in values)

@@ -19,7 +19,7 @@ import pyproj
 import xarray as xr
 
 from cubecast import units
-from cubecast.errors import InputError
+from cubecast.errors import InputError, UsageError
 from cubecast.sharing import ALL, Share
 from cubecast.steps import Step, infer_step
 
@@ -105,6 +105,25 @@ def gaps(cube: xr.DataArray) -> list[tuple[Any, Any, int]]:
     return [(values[i], values[i + 1], int(missing[i])) for i in np.flatnonzero(missing)]
 
 
+def between(cube: xr.DataArray, start: Any, end: Any) -> xr.DataArray:
+    """The frames from ``start`` to ``end``, both inclusive (None: no limit; "2016": the whole year).
+
+    Raises:
+        UsageError: not a time (or a number, for other sequences).
+    """
+    dim, time = sequence_dim(cube), cube[sequence_dim(cube)].dtype.kind == "M"
+    try:
+        limits = [v.removesuffix("Z") if isinstance(v, str) else v for v in (start, end)]
+        if not time:
+            limits = [None if v is None else float(v) for v in limits]
+        if any(v is not None and v != v for v in limits):
+            raise ValueError("not a number, or not a time")
+        return cube.sel({dim: slice(*limits)})
+    except (ValueError, TypeError, KeyError, OverflowError, AttributeError) as error:
+        allowed = "times such as '2020-10-31T06:00' or '2016'" if time else "numbers"
+        raise UsageError("start or end", found=f"{start} to {end}", allowed=allowed) from error
+
+
 def window_starts(cube: xr.DataArray, length: int) -> npt.NDArray[Any]:
     """Indices of the frames from which ``length`` frames follow each other without a gap (int64, may be empty)."""
     place = positions(cube)
@@ -137,10 +156,14 @@ def iter_blocks(cube: xr.DataArray, share: Share = ALL) -> Iterator[tuple[slice,
 def locate(cube: xr.DataArray, values: Any, step: Step | None = None) -> npt.NDArray[Any]:
     """The index of the frame at each of ``values`` (any shape), -1 where the cube has none.
 
-    A frame is at a value when it is within 2 % of a step of it; with calendar months, when it is in the same month.
+    A frame is at a value when it is within 2 % of a step of it; with calendar months, when it is in the same month;
+    a single frame, whose step is not known, at its own value.
     """
-    step = step or cube_step(cube)
     frames, wanted = cube[sequence_dim(cube)].values, np.asarray(values)
+    if len(frames) > 1:
+        step = step or cube_step(cube)
+    if step is None:
+        return np.where(frames[0] == wanted, 0, -1)
     if step.kind == "months":
         frames, wanted = (v.astype("datetime64[M]").astype(np.int64) for v in (frames, wanted))
     tolerance: Any = 0
@@ -228,11 +251,12 @@ def check_cube(cube: xr.DataArray) -> xr.DataArray:
         raise InputError(f"{cube.name!r} has no {dim!r} coordinate", remedy="assign one with cube.assign_coords")
     kind = cube[dim].dtype.kind
     if kind not in "Mif" or (dim == "time" and kind != "M"):
+        times = "convert the calendar with cube.convert_calendar('standard') or decode the times"
         raise InputError(
             f"coordinate {dim!r}",
             found=f"values of type {cube[dim].dtype}",
-            allowed="datetime64 for time, numbers for another sequence such as depth",
-            remedy="convert the calendar with cube.convert_calendar('standard') or decode the times",
+            allowed="datetime64 for time, signed numbers for another sequence such as depth",
+            remedy=f"convert them with cube[{dim!r}].astype(float)" if kind == "u" else times,
         )
     if cube.dtype.kind not in "fiu":
         raise InputError(f"values of {cube.name!r}", found=f"type {cube.dtype}", allowed="numbers")

@@ -33,11 +33,15 @@ def reference_index(cube: xr.DataArray, at: Sequence[Any] | Array | None, *, his
 
     Raises:
         InputError: a time that is not in the cube, too few frames before it, or frames missing among them.
+        UsageError: no time, or no number where the sequence is none of times.
     """
     dim = sequence_dim(cube)
     values = cube[dim].values
     place = positions(cube, step)
-    wanted = values[-1:] if at is None else np.atleast_1d(np.asarray(at)).astype(values.dtype)
+    try:
+        wanted = values[-1:] if at is None else np.atleast_1d(np.asarray(at)).astype(values.dtype)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"reference {dim}", found=at, allowed=f"values of {dim!r}") from error
     found = []
     for value, index in zip(wanted, locate(cube, wanted, step).tolist(), strict=True):
         if index < 0:
@@ -47,13 +51,12 @@ def reference_index(cube: xr.DataArray, at: Sequence[Any] | Array | None, *, his
                 allowed=f"the {dim} of one of its frames",
             )
         if index + 1 < history:
-            raise InputError(
-                f"too few frames up to {_show(value)}", found=f"{index + 1}", allowed=f"{history} (the model's history)"
-            )
-        if place[index] - place[index + 1 - history] != history - 1:
+            allowed = f"{history} (the model's history)"
+            raise InputError(f"too few frames up to {_show(value)}", found=index + 1, allowed=allowed)
+        if missing := place[index] - place[index + 1 - history] - history + 1:
             raise InputError(
                 f"frames are missing before {_show(value)}",
-                found=f"{place[index] - place[index + 1 - history] - history + 1} missing of the last {history} steps",
+                found=f"{missing} missing of the last {history} steps",
                 allowed="a complete history",
                 remedy=f"choose another reference {dim}",
             )
@@ -150,12 +153,8 @@ class Run:
             InputError: ``seen`` is false.
         """
         if not seen:
-            raise InputError(
-                f"the history up to {_show(self._reference(last))} is all missing",
-                found="no observed value",
-                allowed="at least one",
-                remedy="look at the data with cubecast info",
-            )
+            what, remedy = f"the history up to {_show(self._reference(last))}", "look at it with cubecast info"
+            raise InputError(f"{what} is all missing", found="no observed value", allowed="at least one", remedy=remedy)
 
     def ask(
         self,
@@ -254,7 +253,8 @@ def _average(mean: Array, field: Array, number: int) -> None:
 
 
 def _bits(reference: Any) -> int:
-    return int(np.asarray(reference).view(np.uint64 if np.asarray(reference).itemsize == 8 else np.uint32))
+    value = np.asarray(reference)
+    return int(value.view(f"u{value.itemsize}"))
 
 
 def check_members(members: int | None, config: ModelConfig) -> None:

@@ -64,7 +64,7 @@ def describe(
         "dims": _pairs(cube.sizes),
         f"first {dim}": _shown(values[0]),
         f"last {dim}": _shown(values[-1]),
-        "step": str(cube_step(cube)),
+        "step": str(cube_step(cube)) if len(values) > 1 else "unknown: one frame",
         "gaps": len(holes),
         "missing frames": sum(missing for _, _, missing in holes),
     }

@@ -34,7 +34,10 @@ def forecast_dim(forecast: xr.Dataset | xr.DataArray) -> str:
 
 def file_stem(reference: Any) -> str:
     """The name of the file of a forecast, without its suffix: for times, sorted by name is sorted by time."""
-    text = np.datetime_as_string(reference, unit="s") if isinstance(reference, np.datetime64) else f"{reference:g}"
+    if not isinstance(reference, np.datetime64):
+        return f"nowcast_{reference:.15g}"
+    whole = reference == reference.astype("datetime64[s]")
+    text = str(np.datetime_as_string(reference, unit="s" if whole else "ms"))
     return f"nowcast_{text.replace('-', '').replace(':', '')}"
 
 

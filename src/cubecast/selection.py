@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from cubecast.cube import channel_names, cube_step, locate, positions, select_channel, sequence_dim, space_dims
+from cubecast.cube import between, channel_names, cube_step, locate, positions, select_channel, sequence_dim, space_dims
 from cubecast.errors import InputError, UsageError
 from cubecast.forecast import possible_references, reference_index
 
@@ -20,10 +20,7 @@ def select_period(cube: xr.DataArray, start: Any, end: Any) -> xr.DataArray:
         UsageError: values that are none of the sequence. InputError: fewer than two frames.
     """
     dim = sequence_dim(cube)
-    try:
-        part = cube.sel({dim: slice(start, end)})
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"period {start} to {end}", found=str(error), allowed=f"values of {dim!r}") from None
+    part = between(cube, start, end)
     if part.shape[0] < 2:
         first, last = cube[dim].values[[0, -1]]
         raise InputError("no frames to verify", found=f"none from {start} to {end}", allowed=f"{first} to {last}")
@@ -47,7 +44,7 @@ def select_references(cube: xr.DataArray, truth: xr.DataArray, *, history: int, 
     inside = (step.add(times, horizon) >= first) & (step.add(times, 1) <= last)
     if not inside.any() or (at is not None and not inside.all()):
         raise InputError(
-            "no case to verify" if at is None else f"nothing to verify after {times[~inside][0]}",
+            "no case to verify" if at is None or not times.size else f"nothing to verify after {times[~inside][0]}",
             found=f"{truth.shape[0]} frames from {first} to {last}",
             allowed=f"{history} frames in a row and a frame after them in the period",
         )
@@ -66,7 +63,8 @@ def select_region(
     """True where a pixel counts, by ranges of its coordinates and by all its observed values; None: all pixels.
 
     Raises:
-        UsageError: a range of what is no space dim with coordinates.
+        UsageError: a range of what is no space dim with coordinates, or the wrong way round.
+        InputError: no pixel is left.
     """
     if not ranges and never_below is None:
         return None
@@ -75,9 +73,18 @@ def select_region(
     for dim, (low, high) in ranges.items():
         if dim not in space or dim not in cube.coords:
             raise UsageError("region", found=dim, allowed=", ".join(d for d in space if d in cube.coords))
+        if not low <= high:
+            raise UsageError(
+                f"region {dim}", found=f"{low:g} to {high:g}", allowed="from the lower to the higher value"
+            )
         coordinate = cube[dim].values
         region = region & xr.DataArray((coordinate >= low) & (coordinate <= high), dims=dim)
     if never_below is not None:
         first = select_channel(cube, channel_names(cube)[0])
         region = region & xr.DataArray(first.min(sequence_dim(cube)).values >= never_below, dims=space)
+    if not region.any():
+        extent = {d: f"{float(cube[d].min()):g} to {float(cube[d].max()):g}" for d in space if d in cube.coords}
+        raise InputError(
+            "no pixel to verify", found=f"none in {dict(ranges)}, never below {never_below}", allowed=f"{extent}"
+        )
     return region.transpose(*space)

@@ -52,14 +52,22 @@ class Step:
         return f"{self.size:g} s"
 
     def add(self, values: Values, count: npt.ArrayLike) -> Values:
-        """``values`` moved by ``count`` steps; the two broadcast. Calendar months keep day and time of day."""
+        """``values`` moved by ``count`` steps; the two broadcast.
+
+        Calendar months keep day and time of day;
+        a day that the month does not have is its last one, and the last of a month stays that.
+        """
         values, count = np.asarray(values), np.asarray(count)
         if self.kind == "number":
             return values + count * self.size
         if self.kind == "seconds":
             return values + (count * round(self.size * 1e9)).astype("timedelta64[ns]")
         month = values.astype("datetime64[M]")
-        return (month + (count * int(self.size)).astype("timedelta64[M]")).astype(values.dtype) + (values - month)
+        target = month + (count * int(self.size)).astype("timedelta64[M]")
+        day = (values.astype("datetime64[D]") - month).astype("timedelta64[D]")
+        last = _days(target) - np.timedelta64(1, "D")
+        moved = np.where(day == _days(month) - np.timedelta64(1, "D"), last, np.minimum(day, last))
+        return target.astype(values.dtype) + moved + (values - values.astype("datetime64[D]"))
 
     def lead(self, count: npt.ArrayLike) -> Values:
         """The lead of ``count`` steps: timedelta64[ns] (months at their mean length), or plain numbers."""
@@ -129,6 +137,11 @@ def infer_step(values: Values, *, units: str = "", what: str = "time") -> Step:
     nanoseconds = diff / np.timedelta64(1, "ns")
     quantum = 10.0 ** np.clip(np.floor(np.log10(np.median(nanoseconds))) - 2, 0, 9)
     return Step("seconds", float(_most_common(np.rint(nanoseconds / quantum)) * quantum / 1e9))
+
+
+def _days(month: Values) -> Values:
+    """How many days a month (datetime64[M]) has."""
+    return (month + 1).astype("datetime64[D]") - month.astype("datetime64[D]")
 
 
 def _most_common(values: Values) -> Any:

@@ -6,7 +6,10 @@ Marshall & Palmer (1948), Z = 200 R^1.6 with Z in mm6 m-3 and R in mm h-1
 Length: ``m`` and ``km``; angle: ``degrees``.
 """
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from cubecast.errors import InputError
@@ -105,8 +108,8 @@ def is_rain(field: xr.DataArray) -> bool:
 
 def rain_to_dbz(rate: xr.DataArray) -> xr.DataArray:
     """Reflectivity in dBZ of a rain rate in mm h-1: 10 log10(200 R^1.6); dry (R = 0) gives -inf."""
-    with np.errstate(divide="ignore"):
-        return xr.apply_ufunc(np.log10, _ZR_A * rate**_ZR_B, dask="allowed") * 10.0
+    power = _ZR_A * rate**_ZR_B
+    return 10.0 * xr.apply_ufunc(_log10, power, dask="parallelized", output_dtypes=[power.dtype], keep_attrs=False)
 
 
 def dbz_to_rain(dbz: xr.DataArray) -> xr.DataArray:
@@ -116,6 +119,8 @@ def dbz_to_rain(dbz: xr.DataArray) -> xr.DataArray:
 
 def convert_units(da: xr.DataArray, to: str) -> xr.DataArray:
     """``da`` in the units ``to``; attributes are kept and ``units`` is set.
+
+    Between rain and reflectivity ``standard_name`` is that of the other, and a ``long_name`` goes.
 
     Args:
         da: any DataArray with a ``units`` attribute.
@@ -149,4 +154,13 @@ def convert_units(da: xr.DataArray, to: str) -> xr.DataArray:
         out = (out * factor + (offset - offset_to)) / factor_to
     if target == "dBZ":
         out = rain_to_dbz(out)
-    return out.assign_attrs({**da.attrs, "units": target})
+    attrs = {**da.attrs, "units": target}
+    if (canonical(str(da.attrs["units"])) == "dBZ") != (target == "dBZ"):  # another quantity
+        attrs |= {"standard_name": "equivalent_reflectivity_factor" if target == "dBZ" else "rainfall_rate"}
+        attrs.pop("long_name", None)
+    return out.assign_attrs(attrs)
+
+
+def _log10(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    with np.errstate(divide="ignore"):
+        return np.log10(values)

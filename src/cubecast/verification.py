@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import logging
 import re
@@ -228,17 +227,18 @@ def _wettest(sums: Statistics) -> tuple[float, Any]:
 
 def write_scores(table: pd.DataFrame, path: str | Path) -> None:
     """Write a table of scores as CSV, whole or not at all."""
-    text = io.StringIO()
-    table.to_csv(text, index=False)
     with atomic_path(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
+        table.to_csv(temporary, index=False)
 
 
 def compare(table: pd.DataFrame) -> list[str]:
     """A sentence for each baseline and main score: at how many leads, and by how much, the model is ahead."""
+    if "variable" in table:
+        parts = table.groupby("variable", sort=False)
+        return [f"{name}: {line}" for name, part in parts for line in compare(part.drop(columns="variable"))]
     lines = []
     for score in [c for c in table.columns if re.fullmatch(r"mse|crps|csi_[^_]+", c)]:
-        wide = table.pivot_table(index="lead_step", columns="system", values=score)
+        wide = table.pivot(index="lead_step", columns="system", values=score)
         lower = SCORES[explain(score)[0]].better.startswith("lower")
         ours = [s for s in MODELS if s in wide]
         for own, against in itertools.product(ours, [s for s in table["system"].unique() if s not in MODELS]):

@@ -16,7 +16,7 @@ from distributed import LocalCluster
 import cubecast
 from cubecast.__main__ import main
 from cubecast.archive import run_archive, running
-from cubecast.archive.histories import open_archive
+from cubecast.archive.histories import assemble, open_archive
 from cubecast.errors import FailedError, InputError, OutputError, UsageError
 from cubecast.sources import open_cube
 from cubecast.sources.probe import Probe
@@ -219,11 +219,24 @@ def test_several_variables_maps_and_matching(run, rain, tmp_path) -> None:
     assert len(list((tmp_path / "out" / "maps" / "nowcast_20200601T010000").glob("*.png"))) >= 2
 
 
+def test_variables_of_different_steps_in_files_of_their_own(rain, tmp_path) -> None:
+    """A history has the frames of its own times, and no file is said to be unreadable for what it is not for."""
+    fine = rain(31)
+    coarse = (fine[::3] + 1).rename("other").assign_attrs(standard_name="", units="K")
+    for cube in (fine, coarse):
+        cube.to_netcdf(tmp_path / f"{cube.name}.nc")
+    archive = open_archive([str(tmp_path / "*.nc")], variable=["rainfall_rate", "other"], progress=None)
+    assert archive.refused == {}
+    history = assemble(archive.history(5, 3), archive.templates, archive.names)
+    xr.testing.assert_equal(history.load(), archive.cube[3:6].load())
+    np.testing.assert_array_equal(history[:, 0], fine[[9, 12, 15]])
+
+
 def test_what_cannot_be_begun_is_said_at_once(run, archive, model, tmp_path, monkeypatch) -> None:
     out = tmp_path / "out"
     with pytest.raises(InputError, match="no time with a history of 3 frames: found 9 frames"):
         run(archive, out, start="2021-01-01")
-    with pytest.raises(UsageError, match="--start"):
+    with pytest.raises(UsageError, match="start or end: found soon to None"):
         run(archive, out, start="soon")
     with pytest.raises(UsageError, match="--at"):
         run(archive, out, at=["soon"])

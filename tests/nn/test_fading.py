@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cubecast.nn.fading import ON, Fading
+from cubecast.nn.bands import split_bands
+from cubecast.nn.fading import ON, WAVE, Fading
 from cubecast.nn.layout import Layout
 
 SIDE, LEADS = 96, 6
@@ -79,6 +80,21 @@ def test_a_pixel_that_was_never_seen_is_like_what_is_around() -> None:
     found = leads(Fading(Layout(2, 1, masks=True), 4), frames)[0, :, 0]
     torch.testing.assert_close(found[..., 8:40], torch.full_like(found[..., 8:40], 4.0), rtol=0.15, atol=0.0)
     torch.testing.assert_close(found[..., 66:], textured()[:, 66:].expand_as(found[..., 66:]), rtol=0.02, atol=0.0)
+
+
+def test_air_that_is_far_astray_leaves_the_mean_of_the_field() -> None:
+    """Each band by its own scale, however far, but for the coarsest."""
+    fading = Fading(Layout(1, 1, masks=False), 6)
+    torch.nn.init.constant_(fading.pace, -20.0)
+    found = leads(
+        fading,
+        textured().expand(1, 3, 1, -1, -1).contiguous(),
+        astray=lambda lead: torch.full((1, 1, SIDE, SIDE), 25.0),
+    )
+    parts = split_bands(textured().expand(1, 1, 1, -1, -1), 6)[0, 0]
+    left = torch.tensor([math.exp(-((25 / (WAVE * 2**s)) ** 2) / 2) for s in range(5)] + [1.0])
+    expected = (left[:, None, None] * parts).sum(dim=0)
+    torch.testing.assert_close(found[0, 0, 0], expected, rtol=0, atol=2e-3)
 
 
 def test_the_network_is_not_heard_of_what_was_never_seen() -> None:

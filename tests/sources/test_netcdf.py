@@ -196,6 +196,15 @@ def test_unsigned_bytes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(open_cube(path).values, np.array([np.nan, 508, 6], "f4"))
 
 
+def test_the_valid_range_of_unsigned_numbers(tmp_path: Path) -> None:
+    """Written as the stored type: 0 to -6 is 0 to 65530, as in rain of GOES; from an xarray object, too."""
+    about = {"_Unsigned": "true", "scale_factor": 0.5, "valid_range": np.array([0, -6], "i2")}
+    path, expected = packed(tmp_path / "a.nc", [-1, -6, -5, 3], "i2", -1, **about), [np.nan, 32765, np.nan, 1.5]
+    np.testing.assert_array_equal(open_cube(path).values, np.array(expected, "f4"))
+    with xr.open_dataset(path) as opened:
+        np.testing.assert_array_equal(open_cube(opened).values, np.array(expected, "f4"))
+
+
 def test_large_integers_and_doubles_keep_their_digits(tmp_path: Path) -> None:
     path = packed(tmp_path / "a.nc", [16777217, 16777219], "i4", None)
     np.testing.assert_array_equal(open_cube(path).values, [16777217.0, 16777219.0])

@@ -45,6 +45,9 @@ def test_declared_range_of_packed_values() -> None:
     packed = rain(np.array([0, 0.1, 12.5, 30], "f4"), valid_range=np.array([0, 125], "i2"))
     packed.encoding = {"scale_factor": 0.1, "add_offset": 0.0, "dtype": "i2"}
     np.testing.assert_array_equal(open_cube(packed).values, np.array([0, 0.1, 12.5, np.nan], "f4"))
+    echo = rain(np.array([-32, 0, 30], "f4"), units="dBZ", valid_min=np.uint8(0))
+    echo.encoding = {"scale_factor": 0.5, "add_offset": -32.0, "dtype": "u1"}
+    np.testing.assert_array_equal(open_cube(echo).values, np.array([-32, 0, 30], "f4"))
     plain = rain(np.array([0, 0.1, 12.5, 30], "f4"), valid_max=12.0)
     np.testing.assert_array_equal(open_cube(plain).values, np.array([0, 0.1, np.nan, np.nan], "f4"))
 

@@ -14,16 +14,17 @@ LAEA = "+proj=laea +lat_0=55.0 +lon_0=10.0 +x_0=1950000.0 +y_0=-2100000.0 +units
 CORNER = (-10.434576838640398, 31.746215319325056)  # of the OPERA grid: x = y = 0 at its upper left
 
 
-def write(path: Path, minute: int, layers: dict[str, np.ndarray], **where) -> Path:
+def write(path: Path, minute: int, layers: dict[str, np.ndarray] | list[tuple[str, np.ndarray]], **where) -> Path:
     """A composite with one dataset a quantity; stored = (value - offset) / gain with gain 0.5, offset -1."""
-    shape = next(iter(layers.values())).shape
+    layers = list(layers.items()) if isinstance(layers, dict) else layers
+    shape = layers[0][1].shape
     with netCDF4.Dataset(path, "w") as file:
         file.Conventions = "ODIM_H5/V2_2"
         file.createGroup("what").setncatts({"object": "COMP", "date": "20180824", "time": f"18{minute:02d}00"})
         place = {"projdef": LAEA, "xscale": 2000.0, "yscale": 2000.0, "LL_lon": CORNER[0], "LL_lat": CORNER[1]}
         place |= {"xsize": shape[1], "ysize": shape[0], **where}
         file.createGroup("where").setncatts({k: v for k, v in place.items() if v is not None})
-        for i, (quantity, values) in enumerate(layers.items(), start=1):
+        for i, (quantity, values) in enumerate(layers, start=1):
             what = file.createGroup(f"dataset{i}/what")
             what.setncatts(
                 {
@@ -88,6 +89,11 @@ def test_reflectivity_where_there_is_no_rain_rate(tmp_path: Path) -> None:
     np.testing.assert_array_equal(cube.values[0], np.array([[-32, 0, 0.5], [4, 126, np.nan]], "f4"))
     with pytest.raises(InputError, match=r"no variable 'RATE' in .*15\.h5: allowed: DBZH"):
         open_cube(files, variable="RATE")
+
+
+def test_of_several_heights_the_first_is_taken(tmp_path: Path) -> None:
+    files = [write(tmp_path / f"{m}.h5", m, [("DBZH", STORED), ("DBZH", STORED[::-1])]) for m in (15, 30)]
+    np.testing.assert_array_equal(open_cube(files).values[0], np.array([[-32, 0, 0.5], [4, 126, np.nan]], "f4"))
 
 
 def test_broken_composites(tmp_path: Path) -> None:

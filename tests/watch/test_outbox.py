@@ -34,6 +34,16 @@ def test_names_sort_by_time_and_lead_back_to_it():
     assert stem_time("other_20200601T000000") is None
 
 
+def test_no_two_references_have_one_name():
+    parts = np.datetime64("2020-01-01T00:00:00.25"), np.datetime64("2020-01-01T00:00:00.75")
+    assert [file_stem(one) for one in parts] == ["nowcast_20200101T000000.250", "nowcast_20200101T000000.750"]
+    assert [file_stem(one) for one in (1234567.0, 1234567.5, 12)] == [
+        "nowcast_1234567",
+        "nowcast_1234567.5",
+        "nowcast_12",
+    ]
+
+
 def test_a_second_watcher_is_refused_and_a_killed_one_leaves_no_lock(tmp_path):
     held = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert held.stdout is not None

@@ -344,6 +344,17 @@ def test_a_file_with_many_frames_that_grows_gives_a_forecast_each_time(site):
     assert site.made() == [2, 3, 4, 5]
 
 
+def test_single_frames_of_a_file_between_the_steps_are_refused(site):
+    """The last one fits, so the file does."""
+    site.put(0, 1, 2)
+    cube = site.cube.isel(time=slice(3, 7))
+    jitter = np.array([7, 7, 7, 5]) * np.timedelta64(1, "s")
+    cube.assign_coords(time=cube.time + jitter).to_netcdf(site.frames / "some.nc")
+    site.settle(site.watch())
+    assert site.status()["state"] == "watching"
+    assert site.status()["files"]["refused"] == {"step": 3}
+
+
 def test_old_files_are_not_opened_again_and_again(site):
     site.put(0)
     for n in range(2000):
@@ -419,6 +430,13 @@ def test_rules_follow_from_the_step(loaded):
     assert rules.waiting(0) == 225
     assert rules.waiting(60) == 180
     assert rules.waiting(1000) == 150
+
+
+@pytest.mark.parametrize("days", [1e9, float("inf")])
+def test_what_is_to_be_kept_for_ever_is(site, days):
+    site.put(0, 1, 2, 3)
+    assert len(site.settle(site.watch(keep=days))) == 2
+    assert site.made() == [2, 3]
 
 
 @pytest.mark.parametrize(

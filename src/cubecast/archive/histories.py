@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import dask
@@ -58,12 +59,13 @@ class Archive:
         times = self.cube[sequence_dim(self.cube)].values[last + 1 - length : last + 1]
         parts: list[Frames | xr.DataArray] = []
         for one in self.singles:
-            first = int(locate(one, times[0]))
-            frames = stored_frames(one)
+            where, frames = locate(one, times), stored_frames(one)  # of a finer step than the cube, not one by one
+            if (where < 0).any():
+                raise InputError(f"frames of {one.name!r}", found=f"none at {times[where < 0][0]}")
             if frames is not None:
-                parts.append(frames.part(first, first + length))
+                parts.append(frames.part(where))
             else:
-                piece = one[first : first + length]
+                piece = one[where]
                 parts.append(piece.copy(data=dask.optimize(piece.data)[0]))  # without the rest of the archive
         return History(times, tuple(parts))
 
@@ -74,25 +76,28 @@ def open_archive(source: Sequence[str], *, variable: Sequence[str] | None, progr
     Raises:
         InputError: nothing can be read, or what can is not one cube.
     """
-    refused: dict[str, str] = {}
-
-    def refuse(path: str, error: InputError) -> None:
-        if path not in refused:
-            logger.warning("%s is left out: %s", path, error)
-        refused[path] = str(error)
-
-    names = tuple(variable or ())
+    names, opened = tuple(variable or ()), []
+    by_name: list[dict[str, str]] = []
     try:
-        opened = [open_cube(source, variable=name, refused=refuse, progress=progress) for name in names or (None,)]
+        for name in names or (None,):
+            by_name.append({})
+            opened.append(open_cube(source, variable=name, refused=partial(_note, by_name[-1]), progress=progress))
     except InputError as error:
-        if refused:
-            raise InputError(str(error), found=next(iter(refused.values()))) from None
+        if by_name[-1]:
+            raise InputError(str(error), found=next(iter(by_name[-1].values()))) from None
         raise
     finally:
         probe.SHARED.close()
+    refused = {path: why for path, why in by_name[0].items() if all(path in others for others in by_name)}
+    for path, why in refused.items():  # others have some of the variables
+        logger.warning("%s is left out: %s", path, why)
     if len(opened) == 1:
         return Archive(opened[0], (opened[0],), (), refused)
     return Archive(open_cube(opened, variable=names), tuple(opened), names, refused)
+
+
+def _note(refused: dict[str, str], path: str, error: InputError) -> None:
+    refused[path] = str(error)
 
 
 def assemble(history: History, templates: Sequence[xr.DataArray], names: Sequence[str]) -> xr.DataArray:

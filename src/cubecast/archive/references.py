@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
+import numpy as np
 import xarray as xr
 
 from cubecast.channels import Array
-from cubecast.cube import sequence_dim
+from cubecast.cube import between, sequence_dim
 from cubecast.errors import InputError, UsageError
 from cubecast.forecast import possible_references, read_reference, reference_index
 from cubecast.nowcaster import Nowcaster
@@ -39,10 +39,7 @@ def choose_references(
             raise InputError("none of the reference times can be forecast after", found=failed[0][1])
         return cube[dim].values[sorted(set(index))], failed
     times = possible_references(cube, history=history)
-    try:
-        times = times[pd.Index(times).slice_indexer(start, end)][::every]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError("--start, --end", found=str(error), allowed="times such as 2017-05-09T12:30") from None
+    times = times[np.isin(times, between(cube, start, end)[dim].values)][::every]
     if not times.size:
         frames = f"{cube.sizes[dim]} frames from {cube[dim].values[0]} on"
         raise InputError(f"no time with a history of {history} frames", found=frames, remedy="widen --start, --end")

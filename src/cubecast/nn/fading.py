@@ -196,8 +196,7 @@ class Fading(nn.Module):
         shares = self.onward.sigmoid()
         goes_on = torch.ones_like(shares)
         for number, one in enumerate(heard, start=1):
-            # Of the finest band; the clamp is for the slope of the root.
-            smooth = None if astray is None else ((astray(number) / WAVE).square() / -2).clamp(min=-80).exp()
+            exponent = None if astray is None else (astray(number) / WAVE).square() / -2  # of the finest band
             change, *keeping = one.unbind(2)
             mean, growth = torch.zeros_like(change), torch.zeros_like(kept[0])
             for s, (band, fade) in enumerate(zip(bands, fades, strict=True)):
@@ -205,9 +204,10 @@ class Fading(nn.Module):
                     kept[s], grown[s] = kept[s] * fade, grown[s] * fade
                 grown[s] = torch.addcmul(grown[s], goes_on[s], band.fresh)
                 left, more = kept[s], grown[s]
-                if smooth is not None and fade is not None:
+                if exponent is not None and fade is not None:
+                    smooth = exponent.exp()
                     left, more = left * smooth, more * smooth
-                    smooth = smooth.sqrt().sqrt()  # of the next, whose waves are twice as long
+                    exponent = exponent / 4  # of the next, whose waves are twice as long
                 mean = torch.addcmul(mean, keeping[s].sigmoid(), left[:, None], value=2)
                 growth = growth + more
             mean = torch.addcmul(mean, keeping[self.bands].sigmoid(), growth[:, None], value=2)

@@ -181,6 +181,8 @@ def _events(
 ) -> tuple[tuple[float, ...], dict[str, int]]:
     if thresholds is None:
         thresholds = THRESHOLDS.get(units.canonical(str(truth.attrs["units"])), ())
+    if not np.isfinite(np.asarray(thresholds, float)).all():
+        raise UsageError("thresholds", found=list(thresholds), allowed="finite numbers")
     cell = cell_km(truth)
     if windows is None:
         windows = WINDOWS if thresholds and cell is not None else ()

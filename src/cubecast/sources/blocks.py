@@ -124,11 +124,11 @@ class Frames:
             values *= factor
         return self.stored.limits.apply(values)
 
-    def part(self, start: int, stop: int) -> Frames:
-        """The frames from ``start`` to ``stop``, and no files but theirs."""
-        factor = None if self.factor is None else self.factor[start:stop]
-        used, file = np.unique(self.index[start:stop, 0], return_inverse=True)
-        index = np.column_stack([file, self.index[start:stop, 1]])
+    def part(self, which: slice | Array) -> Frames:
+        """Some of the frames, and no files but theirs."""
+        factor = None if self.factor is None else self.factor[which]
+        used, file = np.unique(self.index[which, 0], return_inverse=True)
+        index = np.column_stack([file, self.index[which, 1]])
         files = [self.files[i] for i in used]
         return Frames(self.stored, files, index=index, factor=factor, space=self.shape[1:])
 

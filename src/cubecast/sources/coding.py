@@ -70,14 +70,16 @@ def cf_coding(attrs: Mapping[str, Any], dtype: np.dtype[Any]) -> Coding:
     elif "_FillValue" not in attrs and dtype.itemsize > 1:
         numbers.append(netCDF4.default_fillvals[f"{dtype.kind}{dtype.itemsize}"])
     missing = tuple(n for n in dict.fromkeys(numbers) if n == n)
-    low, high, in_values = valid_limits(attrs, dtype)
+    low, high, in_values = valid_limits(attrs, dtype, unsigned=unsigned)
     if in_values:
         valid = (-np.inf if low is None else low, np.inf if high is None else high)
         return Coding(gain, offset, missing, valid=valid, unsigned=unsigned)
     return Coding(gain, offset, missing, low=low, high=high, unsigned=unsigned)
 
 
-def valid_limits(attrs: Mapping[str, Any], dtype: np.dtype[Any]) -> tuple[float | None, float | None, bool]:
+def valid_limits(
+    attrs: Mapping[str, Any], dtype: np.dtype[Any], *, unsigned: bool
+) -> tuple[float | None, float | None, bool]:
     """Lowest and highest valid number, and whether they are in units of the value (else in stored numbers)."""
     pair = _numbers(attrs.get("valid_range"))
     low, high = pair if len(pair) == 2 else (None, None)
@@ -86,7 +88,10 @@ def valid_limits(attrs: Mapping[str, Any], dtype: np.dtype[Any]) -> tuple[float 
     for number in _numbers(attrs.get("valid_max")):
         high = number
     declared = [np.asarray(attrs[k]).dtype.kind for k in ("valid_range", "valid_min", "valid_max") if k in attrs]
-    return low, high, "f" in declared and dtype.kind in "iu"
+    in_values = "f" in declared and dtype.kind in "iu"
+    if unsigned and dtype.kind == "i" and not in_values:  # written as the stored type, meant as numbers from 0 on
+        low, high = (None if n is None else n % 2 ** (8 * dtype.itemsize) for n in (low, high))
+    return low, high, in_values
 
 
 def value_dtype(stored: np.dtype[Any], attrs: Mapping[str, Any]) -> np.dtype[Any]:

@@ -103,9 +103,10 @@ def _arranged(variable: xr.Variable, axes: Axes, chunks: Mapping[str, int] | Non
 
 def _cleaned(cube: xr.DataArray, meaning: Meaning, variable: xr.Variable, where: str) -> xr.DataArray:
     """NaN for values outside of the declared valid range and of what can be."""
-    low, high, _ = valid_limits(variable.attrs, np.dtype(float))
     packing = variable.encoding
-    if "scale_factor" in packing and np.asarray(variable.attrs.get("valid_range", low or high)).dtype.kind in "iu":
+    unsigned = str(packing.get("_Unsigned", "false")).lower() == "true"
+    low, high, in_values = valid_limits(variable.attrs, np.dtype(packing.get("dtype", float)), unsigned=unsigned)
+    if "scale_factor" in packing and not in_values:
         gain, offset = float(packing["scale_factor"]), float(packing.get("add_offset", 0.0))
         # half a step of slack: the decoded numbers are rounded
         low, high = (None if v is None else v * gain + offset + s * gain / 2 for v, s in ((low, -1), (high, 1)))

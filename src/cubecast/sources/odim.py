@@ -54,7 +54,10 @@ def scan(file: netCDF4.Dataset, path: str, names: tuple[str | None, ...]) -> lis
     Raises:
         InputError: none is there, or the file is no composite on a grid.
     """
-    here = {quantity: where for where, quantity in _quantities(file) if quantity in QUANTITIES}
+    here: dict[str, str] = {}
+    for where, quantity in _quantities(file):
+        if quantity in QUANTITIES:
+            here.setdefault(quantity, where)  # the lowest of several heights
     out = []
     for name in names:
         known = [q for q in QUANTITIES if q in here and name in (None, q, QUANTITIES[q][0], _cube_name(q))]

@@ -8,7 +8,7 @@ from typing import Any
 import netCDF4
 import xarray as xr
 
-from cubecast.cube import CHANNEL, check_cube, cube_step, sequence_dim
+from cubecast.cube import CHANNEL, between, check_cube, cube_step, sequence_dim
 from cubecast.errors import CubecastError, InputError, UsageError
 from cubecast.progress import Progress, follow
 from cubecast.sources import classic, knmi, netcdf, odim
@@ -177,7 +177,7 @@ def _finish(part: Part, start: Any, end: Any) -> xr.DataArray:
         return cube
     dim = sequence_dim(cube)
     first = int(part.cube.indexes[dim].get_loc(cube.indexes[dim][0]))
-    return keep_frames(cube, frames if len(cube) == len(part.cube) else frames.part(first, first + len(cube)))
+    return keep_frames(cube, frames if len(cube) == len(part.cube) else frames.part(slice(first, first + len(cube))))
 
 
 def select(cube: xr.DataArray, start: Any, end: Any) -> xr.DataArray:
@@ -189,16 +189,8 @@ def select(cube: xr.DataArray, start: Any, end: Any) -> xr.DataArray:
     """
     if start is None and end is None:
         return cube
-    dim = sequence_dim(cube)
+    out, dim = between(cube, start, end), sequence_dim(cube)
     values = cube[dim].values
-    limits = [v.removesuffix("Z") if isinstance(v, str) else v for v in (start, end)]
-    try:
-        if values.dtype.kind != "M":
-            limits = [None if v is None else float(v) for v in limits]
-        out = cube.sel({dim: slice(*limits)})
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
-        allowed = "times such as '2020-10-31T06:00' or '2016'" if values.dtype.kind == "M" else "numbers"
-        raise UsageError("start or end", found=f"{start} to {end}", allowed=allowed) from error
     if not out.sizes[dim]:
         raise InputError(
             f"no frames from {start or 'the first'} to {end or 'the last'}",

@@ -80,12 +80,13 @@ class Intake:
         try:
             cube = open_frames(self.folder.path / name, self.model, self.variable, read=self.window)
             misfit = self._misfit(cube)
-            frames = self._load(cube, name, now)
+            series = self.series if self.series is not None and misfit is None else Series(cube, self.model.step)
+            frames = self._load(cube, name, now, series)
             if misfit is not None:
                 self._remember(cube, frames)
                 raise misfit
             if self.series is None and frames:
-                self.series = Series(cube, self.model.step)
+                self.series = series
         except Refusal as refusal:
             self._refuse(refusal.word, name, str(refusal))
             frames = []
@@ -143,13 +144,14 @@ class Intake:
         self._rival = None
         return None
 
-    def _load(self, cube: xr.DataArray, name: str, now: float) -> list[Frame]:
+    def _load(self, cube: xr.DataArray, name: str, now: float, series: Series) -> list[Frame]:
         """The last frames of a cube, as many as are held at most, without those that are refused."""
         seen, frames = self.folder.seen[name], []
         for index in range(max(0, len(cube) - self.window), len(cube)):
             try:
                 frame = load_frame(cube, index, name=name, mtime=seen.mtime, arrival=seen.changed)
                 self._check_future(frame, now)
+                series.number(frame.time)
                 frames.append(frame)
             except Refusal as refusal:
                 self._refuse(refusal.word, name, str(refusal))

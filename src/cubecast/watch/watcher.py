@@ -164,7 +164,7 @@ class Watcher:
 
     def _retire(self) -> None:
         if self.rules.keep is not None:
-            before = np.datetime64(int((self.clock() - self.rules.keep * _DAY) * 1e9), "ns")
+            before = np.datetime64(int(max(0.0, self.clock() - self.rules.keep * _DAY) * 1e9), "ns")
             for name in self.outbox.retire(before):
                 logger.info("removed %s, older than %g days", name, self.rules.keep)
 
