@@ -138,13 +138,13 @@ def train_and_score(
     minutes = (time.monotonic() - begin) / 60
     model.save(folder / name)
     found = score(model, sets["test"], **options)
-    best = min(model.log, key=lambda row: row["validation_loss"])
+    kept = [int(row["epoch"]) for row in model.log if row["kept"]]
     about = {
         "variant": name,
         "parameters": count_parameters(model.network),
         "hidden_channels": config.model.hidden_channels,
         "epochs": len(model.log),
-        "best_epoch": int(best["epoch"]),
+        "best_epoch": kept[0] if kept else 0,
         "minutes": round(minutes, 3),
     }
     rows: list[dict[str, Any]] = []

@@ -14,6 +14,7 @@ import typer
 import xarray as xr
 
 import cubecast
+from cubecast.atomic import atomic_path
 from cubecast.cube import space_dims
 from cubecast.rain_statistics import rain_statistics, summary
 from cubecast.scores.spatial import cell_km
@@ -48,15 +49,17 @@ def main(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the table as CSV.")] = None,
 ) -> None:
     """Print the table."""
+    stems = [file.stem for file in files or []]
     columns: dict[str, pd.Series] = {}
     for file in files or []:
         cube = coarsened(cubecast.open_cube(file).load(), finest)
-        columns[file.stem] = pd.Series(summary(rain_statistics(cube)))
+        columns[file.stem if stems.count(file.stem) == 1 else str(file)] = pd.Series(summary(rain_statistics(cube)))
     table = pd.DataFrame(columns)
     if generate:
         table = pd.concat([table, generated(generate, grid=grid, step=step)], axis=1)
     if output:
-        table.to_csv(output, index_label="statistic")
+        with atomic_path(output) as temporary:
+            table.to_csv(temporary, index_label="statistic")
     typer.echo(table.to_string(float_format=lambda v: f"{v:.3g}"))
 
 

@@ -74,9 +74,8 @@ The weights are made from nothing else. They come under the licence of cubecast;
 ```
 
 Scalings, loss, optimiser and all other settings are in `config.yaml`, losses by epoch in `model.json`, both beside this
-file. {seeds} The weights after epoch {epoch} of {epochs} are taken: their loss on {validation} generated
-events that did not train was lowest, {loss:.4g}. What is here lies {share:.0%} of the way to them from the
-weights before training.
+file. {seeds} {taken} {validation} generated
+events that did not train. What is here lies {share:.0%} of the way to them from the weights before training.
 
 Made with {versions}; {seconds:.0f} s to generate the rain and {minutes:.0f} minutes to train, on {machine}.
 
@@ -172,7 +171,11 @@ def write_card(folder: Path, model: cubecast.Nowcaster, trained: list[xr.DataArr
     config = model.config
     count = sum(p.numel() for p in model.network.parameters())
     size = (folder / "weights.safetensors").stat().st_size / 1e6
-    best = min(model.log, key=lambda row: row["validation_loss"])
+    kept = [row for row in model.log if row["kept"]]
+    taken = f"The weights before training are taken: none after {len(model.log)} epochs was better on"
+    if kept:
+        epoch, loss = int(kept[0]["epoch"]), kept[0]["validation_loss"]
+        taken = f"The weights after epoch {epoch} of {len(model.log)} are taken: their loss, {loss:.4g}, was lowest on"
     lines = [
         f"- {c.attrs['source']}: {len(c)} frames of {' x '.join(map(str, c.shape[1:]))} cells of {cell_km(c):.3g} km"
         for c in trained
@@ -184,9 +187,7 @@ def write_card(folder: Path, model: cubecast.Nowcaster, trained: list[xr.DataArr
         f"{config.model.bands} bands of scale) of {count:,} parameters, {size:.1f} MB. It sees "
         f"{config.task.history} frames and was trained to forecast {config.task.horizon}, as members of an ensemble.",
         data="\n".join(lines),
-        epoch=int(best["epoch"]),
-        epochs=len(model.log),
-        loss=best["validation_loss"],
+        taken=taken,
         horizon=config.task.horizon,
         **facts,
     )

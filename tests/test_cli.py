@@ -184,6 +184,32 @@ def test_a_single_observed_frame_is_drawn_beside_its_forecast(radar, model, tmp_
     assert [p for p in out.iterdir() if "comparison" in p.name]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train", "R", "-o", "m", "--history", "3", "--set", "history=5"], "setting given twice: found history"),
+        (["verify", "R", "--model", "M", "-o", "v", "--region", "y=0:5", "--region", "y=6:9"], "one for each dim"),
+        (["verify", "R", "--model", "M", "-o", "v", "--thresholds", "0.1234567,0.1234568"], "differ in six digits"),
+        (["forecast", "R", "--model", "M", "-o", "f.zarr", "--for-pysteps"], "a name in .nc: pysteps reads netCDF"),
+        (["watch", ".", "--model", "M", "-o", "w", "--precision", "fp16"], "precision: found 'fp16'"),
+        (["watch", ".", "--model", "M", "-o", "w", "--memory", "much"], "memory: found 'much'"),
+        (["batch", "R", "--model", "M", "-o", "b", "--precision", "fp16", "--workers", "1"], "precision: found 'fp16'"),
+    ],
+)
+def test_wishes_that_contradict_each_other_are_said_at_once(words, said, radar, model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([{"R": str(radar), "M": str(model)}.get(word, word) for word in words]) == 2
+    line = capsys.readouterr().err
+    assert said in line
+    assert line.count("\n") == 1
+    assert not [p for p in tmp_path.iterdir() if p.name != "w"]
+
+
+def test_a_training_without_time_says_which_weights_it_keeps(radar, tmp_path, capsys):
+    assert main(["train", str(radar), "-o", str(tmp_path / "m"), *SMALL, "--max-minutes", "1e-6"]) == 0
+    assert "weights before training: no epoch was better" in capsys.readouterr().out
+
+
 def test_verbose_and_debug_may_stand_anywhere(radar, model, tmp_path, capsys):
     assert main(["train", str(radar), "-o", str(tmp_path / "m"), "-v", *SMALL]) == 0
     captured = capsys.readouterr()

@@ -1,5 +1,6 @@
 """Downloads against a real HTTP server on loopback: resume, versions, checksums, refusals, and what is left behind."""
 
+import gzip
 import hashlib
 import threading
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ class Server(ThreadingHTTPServer):
         self.cuts: list[int] = []
         self.statuses: list[int] = []
         self.earlier = 0
+        self.packed = False
         self.seen: list[str | None] = []
         self.sent = 0
 
@@ -52,6 +54,14 @@ class Handler(BaseHTTPRequestHandler):
         status = server.statuses.pop(0) if server.statuses else 200
         if status != 200:
             self.send_error(status)
+            return
+        if server.packed:
+            body = gzip.compress(server.body)
+            self.send_response(200)
+            self.send_header("Content-Encoding", "gzip")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
             return
         start = 0
         if server.ranges and self.headers["Range"]:
@@ -191,6 +201,12 @@ def test_a_server_without_ranges_sends_the_whole_file_again(server: Server, tmp_
     server.ranges, server.cuts = False, [2 * CHUNK]
     assert get(server, tmp_path / "rain.nc", sha256=SHA256).read_bytes() == BODY
     assert server.seen == [None, f"bytes={2 * CHUNK}-"]
+
+
+def test_a_server_that_compresses_all_the_same(server: Server, tmp_path: Path) -> None:
+    server.packed = True
+    assert get(server, tmp_path / "rain.nc", sha256=SHA256).read_bytes() == BODY
+    assert len(server.seen) == 1
 
 
 def test_a_wrong_checksum_keeps_nothing(server: Server, tmp_path: Path) -> None:

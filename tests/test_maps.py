@@ -253,6 +253,23 @@ def test_comparison_shows_observed_forecast_and_their_difference() -> None:
     assert {absent, unknown} <= {rgb(MISSING), rgb("#bcbcbc")}
 
 
+def test_another_variable_is_not_set_beside_the_forecast(tmp_path: Path) -> None:
+    cube = rain()
+    made = persistence(cube, at=0)
+    both = made.assign(other=made["rainfall_rate"].rename("other"))
+    draw_maps(both, tmp_path, cube=cube, coastline="none")
+    assert {p.name.split("_2")[0] for p in tmp_path.glob("*comparison*")} == {"rainfall_rate"}
+    with pytest.raises(InputError, match="the observed cube has not the variable: found snow; allowed: other"):
+        plot_comparison(both, cube.rename("snow"), variable="other", coastline="none")
+    assert plot_comparison(made, cube.rename("snow"), coastline="none")  # there is no other
+
+
+def test_longitude_before_latitude_is_refused() -> None:
+    field = sst()[0].transpose("lon", "lat")
+    with pytest.raises(InputError, match="latitude first; transpose the field"):
+        plot_field(field, coastline="none")
+
+
 def test_comparison_brings_the_observation_to_the_units_of_the_forecast() -> None:
     cube = rain()
     metres = (cube / 3.6e6).assign_attrs({**cube.attrs, "units": "m s-1"})

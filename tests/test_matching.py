@@ -42,6 +42,12 @@ def test_dry_stays_dry_and_missing_stays_missing(cube):
     np.testing.assert_array_equal(matched[..., :4, :4], forecast["rainfall_rate"][..., :4, :4])
 
 
+def test_what_may_be_below_zero_is_matched_there_too(cube):
+    heat = (cube - cube.mean()).rename("t").assign_attrs(units="K", standard_name="")
+    matched = match_distribution(forecast_of(heat, lambda f: 0.3 * f), heat)["t"]
+    np.testing.assert_allclose(np.sort(matched[0, 0], axis=None), np.sort(heat[2], axis=None), rtol=1e-6)
+
+
 def test_members_are_matched_one_by_one(cube):
     one = forecast_of(cube, lambda f: f * 0.5)
     members = xr.concat([one, one * 2], "realization").transpose("forecast_reference_time", "realization", ...)

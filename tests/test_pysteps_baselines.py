@@ -142,6 +142,7 @@ def test_too_little_rain_to_fit_to_is_said(cube, tmp_path, caplog):
     assert (found == cube[4].drop_vars("time")).all()
     assert "pysteps sprog has no nowcast at 2024-06-01T00:20" in caplog.text
     assert "the last frame stands for it: Singular matrix" in caplog.text
+    assert not list(tmp_path.iterdir()), "what went wrong may not go wrong again"
 
 
 @pytest.mark.usefixtures("installed")

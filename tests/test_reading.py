@@ -102,6 +102,23 @@ def test_files_that_are_packed_otherwise_are_unpacked_when_read(tmp_path, number
     np.testing.assert_array_equal(whole(rows), channels.encode(rows.cube.load()))
 
 
+def test_numbers_too_many_for_a_table_are_unpacked_when_read(tmp_path, numbers) -> None:
+    """An archive that goes over to another type: the first file says how it begins."""
+    one, two = (write(tmp_path / name, numbers[part], first=first) for name, part, first in
+                (("a.nc", slice(0, 9), 0), ("b.nc", slice(9, None), 9)))  # fmt: skip
+    cube = open_cube([one, two])
+    frames = stored_frames(cube)
+    read = frames.stored.read
+
+    def wider(file, name, key):
+        stored, coding = read(file, name, key)
+        return (stored.astype("i4") if str(file).endswith("b.nc") else stored), coding
+
+    object.__setattr__(frames.stored, "read", wider)
+    rows, channels = rows_of(cube)
+    np.testing.assert_array_equal(whole(rows), channels.encode(cube.load()))
+
+
 def test_what_is_not_a_packed_archive_is_decoded(tmp_path, numbers) -> None:
     cube = open_cube(write(tmp_path / "a.nc", numbers))
     for other in (cube.compute(), cube.copy(data=cube.data * 2), cube[3:], cube.chunk(time=5)):

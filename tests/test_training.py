@@ -7,13 +7,14 @@ import math
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from cubecast import training
 from cubecast.checkpoint import CHECKPOINT, LOG
 from cubecast.config import TrainingConfig
-from cubecast.errors import FailedError, InputError
+from cubecast.errors import FailedError, InputError, UsageError
 from cubecast.nowcaster import Nowcaster
 from cubecast.ranks import Ranks
 
@@ -79,10 +80,48 @@ def test_a_checkpoint_of_other_settings_or_a_damaged_one_is_refused(rain, tmp_pa
     Nowcaster(**{**SMALL, "epochs": 1}).fit(rain(40), directory=tmp_path)
     with pytest.raises(InputError, match="belongs to another run"):
         Nowcaster(**{**SMALL, "epochs": 2}).fit(rain(40), directory=tmp_path, resume=True)
+    for other in (rain(40).rename("other"), rain(42)):
+        with pytest.raises(InputError, match="belongs to another run"):
+            Nowcaster(**{**SMALL, "epochs": 1}).fit(other, directory=tmp_path, resume=True)
+    with pytest.raises(InputError, match="belongs to another run"):
+        Nowcaster(**{**SMALL, "epochs": 1}).fit(rain(40), validation=rain(20), directory=tmp_path, resume=True)
+    height = xr.Dataset({"height": (("y", "x"), np.ones(rain(1).shape[1:]))})
+    with pytest.raises(InputError, match="belongs to another run"):
+        Nowcaster(**{**SMALL, "epochs": 1}).fit(rain(40), static=height, directory=tmp_path, resume=True)
     content = (tmp_path / CHECKPOINT).read_bytes()
     (tmp_path / CHECKPOINT).write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match="delete it and train again"):
         Nowcaster(**{**SMALL, "epochs": 1}).fit(rain(40), directory=tmp_path, resume=True)
+
+
+def test_a_fit_that_is_interrupted_leaves_the_model_as_it_was(rain, tmp_path, monkeypatch):
+    model = Nowcaster(**{**SMALL, "epochs": 1})
+    fit_until_killed(model, rain(40), tmp_path / "first", monkeypatch, step=3)
+    with pytest.raises(UsageError, match="not trained"):
+        model.predict(rain(12))
+    before = model.fit(rain(40)).predict(rain(12))
+    fit_until_killed(model, 50 * rain(40).assign_attrs(units="mm h-1"), tmp_path / "second", monkeypatch, step=3)
+    xr.testing.assert_identical(model.predict(rain(12)), before)
+
+
+def test_a_new_run_forgets_the_checkpoints_of_the_one_before(rain, tmp_path, monkeypatch):
+    settings = {**SMALL, "refit": True}
+    Nowcaster(**{**settings, "epochs": 1}).fit(rain(40), directory=tmp_path)
+    fit_until_killed(Nowcaster(**settings), rain(40), tmp_path, monkeypatch, step=13)
+    assert Nowcaster(**settings).fit(rain(40), directory=tmp_path, resume=True).log
+
+
+def test_nothing_to_train_on_is_one_line(rain):
+    with pytest.raises(UsageError, match="cubes: found none"):
+        Nowcaster(**SMALL).fit([])
+    with pytest.raises(InputError, match=r"static fields: found DataArray; .*to_dataset"):
+        Nowcaster(**SMALL).fit(rain(40), static=rain(1)[0].drop_vars("time"))
+    both = xr.concat([rain(40)] * 2, "channel").transpose("time", "channel", "y", "x")
+    both = both.assign_coords(channel=["a", "b"], channel_units=("channel", ["mm h-1"] * 2))
+    with pytest.raises(UsageError, match="outputs: found a, a; allowed: each once"):
+        Nowcaster(**SMALL, outputs=["a", "a"]).fit(both)
+    with pytest.raises(InputError, match="channels: found a, a; allowed: each variable once"):
+        Nowcaster(**SMALL).fit(both.assign_coords(channel=["a", "a"]))
 
 
 def test_the_log_is_a_csv_with_a_row_an_epoch(rain, tmp_path):

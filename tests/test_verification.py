@@ -8,6 +8,7 @@ import xarray as xr
 from cubecast.errors import InputError, UsageError
 from cubecast.extrapolation import extrapolation
 from cubecast.nowcaster import Nowcaster
+from cubecast.report import write_evaluation
 from cubecast.verification import compare, evaluate, verify, write_scores
 
 
@@ -131,7 +132,7 @@ def test_wrong_wishes_are_refused(model, rain):
         verify(rain(12), model, start="2031")
 
 
-def test_two_outputs_are_both_verified(rain):
+def test_two_outputs_are_both_verified(rain, tmp_path):
     cube = rain(40)
     both = xr.concat([cube, 2 * cube], "channel").transpose("time", "channel", "y", "x")
     both = both.assign_coords(channel=["a", "b"], channel_units=("channel", ["mm h-1", "mm h-1"]))
@@ -139,6 +140,9 @@ def test_two_outputs_are_both_verified(rain):
     table = verify(both, model)
     mse = table[table.system == "persistence"].set_index(["variable", "lead_step"])["mse"]
     assert mse["b", 1] == pytest.approx(4 * mse["a", 1])
+    evaluation = evaluate(both, model)
+    write_evaluation(evaluation, tmp_path, cube=both)
+    assert "a, persistence" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_bootstrap_adds_bounds_and_changes_no_score(model, rain):

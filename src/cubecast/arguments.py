@@ -206,6 +206,14 @@ def read_range(text: str) -> tuple[str, tuple[float, float]]:
         raise UsageError("--region", found=repr(text), allowed="DIM=FROM:TO, for example lat=-60:60") from None
 
 
+def read_ranges(texts: list[str]) -> dict[str, tuple[float, float]]:
+    """Ranges by their dims, each of which has one."""
+    ranges = [read_range(text) for text in texts]
+    if len({dim for dim, _ in ranges}) < len(ranges):
+        raise UsageError("--region", found=", ".join(texts), allowed="one for each dim")
+    return dict(ranges)
+
+
 def check_folder(folder: Path) -> None:
     """Say before the work, not after it, that its results have no place."""
     if folder.exists() and not folder.is_dir():

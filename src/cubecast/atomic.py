@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from cubecast.errors import OutputError
 
@@ -52,6 +53,18 @@ def atomic_path(path: str | os.PathLike[str], *, replace_folder: bool = False) -
         raise output_error(target, error) from error
     finally:
         _remove(temporary)
+
+
+@contextmanager
+def unchanged_on_error(thing: Any) -> Iterator[None]:
+    """The attributes of ``thing`` are as they were when the block ends with an error, Ctrl-C included."""
+    before = dict(vars(thing))
+    try:
+        yield
+    except BaseException:
+        vars(thing).clear()
+        vars(thing).update(before)
+        raise
 
 
 def make_folder(folder: Path) -> None:

@@ -121,8 +121,20 @@ def _time_unit(dataset: xr.Dataset, sort: str) -> str:
     return f"{word} since 1970-01-01 00:00:00" if sort == "M" else word
 
 
-_STALE = ("_FillValue", "coordinates", "actual_range")
-"""Attributes that told how the file the data came from was made."""
+_STALE = (
+    *(
+        "_FillValue",
+        "missing_value",
+        "scale_factor",
+        "add_offset",
+        "_Unsigned",
+        "valid_min",
+        "valid_max",
+        "valid_range",
+    ),
+    *("coordinates", "actual_range"),
+)
+"""Attributes that told how the file the data came from was made; a reader would apply them again."""
 
 
 def _plain(variable: xr.Variable) -> xr.Variable:

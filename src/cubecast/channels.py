@@ -67,9 +67,8 @@ class Channels:
             if channel_units(part) != units:
                 raise InputError("cubes differ", found=f"{channel_units(part)} and {units}", allowed="one set of units")
         chosen = tuple(outputs or names)
-        unknown = [name for name in chosen if name not in names]
-        if unknown:
-            raise UsageError("outputs", found=", ".join(unknown), allowed=", ".join(names))
+        if len(set(chosen)) < len(chosen) or not set(chosen) <= set(names):
+            raise UsageError("outputs", found=", ".join(chosen), allowed=f"each once, of {', '.join(names)}")
         inputs = chosen + tuple(name for name in names if name not in chosen)
         scalings = {}
         for name in inputs:
@@ -261,6 +260,10 @@ def season_of(times: Array) -> Array:
 def _fit_static(static: Sequence[xr.Dataset]) -> dict[str, tuple[float, float]]:
     if not static:
         return {}
+    for fields in static:
+        if not isinstance(fields, xr.Dataset) or any(v.dtype.kind not in "iufb" for v in fields.values()):
+            found = type(fields).__name__ if not isinstance(fields, xr.Dataset) else "a field that is no number"
+            raise InputError("static fields", found=found, allowed="a Dataset of numbers", remedy="array.to_dataset()")
     names = [str(n) for n in static[0].data_vars]
     if any([str(n) for n in s.data_vars] != names for s in static):
         raise InputError("static fields differ between cubes", allowed="the same fields for every cube")

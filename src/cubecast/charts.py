@@ -29,7 +29,7 @@ STRONG = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 GREYS = ("#333333", "#6b6b6b", "#8c8c8c", "#a6a6a6", "#4f4f4f")
 DASHES = ((5, 2), (1, 1.5), (7, 2, 1, 2), (3, 1.5), (9, 2, 1, 2, 1, 2))
 MARKERS = ("s", "^", "D", "v", "P", "X")
-_PANELS = 24
+PANELS = 24
 _TRAJECTORIES = 12
 _STATIONS = 6
 
@@ -57,11 +57,11 @@ def plot_scores(
         for name, part in parts.items()
         for column in (scores if scores is not None else _main_scores(part))
     ]
-    panels = panels if scores is not None else panels[:_PANELS]
-    if not panels or len(panels) > _PANELS or not all(column in part for part, _, column in panels):
+    panels = panels if scores is not None else panels[:PANELS]
+    if not panels or len(panels) > PANELS or not all(column in part for part, _, column in panels):
         known = score_columns(table)
         raise UsageError(
-            "scores to draw", found=[c for *_, c in panels], allowed=f"1 to {_PANELS} panels of {', '.join(known)}"
+            "scores to draw", found=[c for *_, c in panels], allowed=f"1 to {PANELS} panels of {', '.join(known)}"
         )
     across = min(len(panels), 4 if len(panels) > 6 or len(panels) == 4 else 3)
     down = -(-len(panels) // across)

@@ -18,6 +18,8 @@ from cubecast.errors import InputError
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "training.csv"
+REFIT = "refit"
+"""In the folder of a run: that of the second training, on all of the data."""
 
 
 @dataclass

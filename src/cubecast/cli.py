@@ -129,9 +129,11 @@ def forecast(
     if matched and members:
         found, remedy = "both --matched and --members", "leave --members out: then the mean of the members is matched"
         raise UsageError("forecast", found=found, allowed="one of them", remedy=remedy)
+    if for_pysteps and output.suffix != ".nc":
+        raise UsageError("--for-pysteps", found=str(output), allowed="a name in .nc: pysteps reads netCDF")
     loaded = load_model(model)
     cube = fit_shipped(open_one(files, variable), loaded, model)
-    times: Any = [read_reference(t, cube) for t in at] if at else None
+    times: Any = [read_reference(t, cube) for t in dict.fromkeys(at)] if at else None
     if every:
         times = possible_references(cube, history=loaded.config.task.history)[::every]
     fields = open_static_fields(static, [cube], one=True)

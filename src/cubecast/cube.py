@@ -260,6 +260,8 @@ def check_cube(cube: xr.DataArray) -> xr.DataArray:
         )
     if cube.dtype.kind not in "fiu":
         raise InputError(f"values of {cube.name!r}", found=f"type {cube.dtype}", allowed="numbers")
+    if CHANNEL in cube.coords and not cube.indexes[CHANNEL].is_unique:
+        raise InputError("channels", found=", ".join(map(str, cube[CHANNEL].values)), allowed="each variable once")
     if CHANNEL in cube.dims and (CHANNEL not in cube.coords or "channel_units" not in cube.coords):
         raise InputError(
             "a channel dim without names or units",

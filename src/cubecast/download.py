@@ -163,7 +163,9 @@ def _try(part: _Part, timeout: float, progress: Progress | None) -> None:
         if start == 0:
             part.begin(_version(response))
         length = response.headers.get("Content-Length", "")
-        rest = int(length) if length.isdigit() else None
+        # What a server compresses all the same is as long as it is once it is unpacked.
+        plain = response.headers.get("Content-Encoding", "identity") == "identity"
+        rest = int(length) if length.isdigit() and plain else None
         pieces = None if rest is None else -(-rest // CHUNK)
         with part.file.open("ab") as file:
             name = part.file.name.removesuffix(".part")
@@ -172,7 +174,7 @@ def _try(part: _Part, timeout: float, progress: Progress | None) -> None:
     if rest is not None and part.size != start + rest:
         # Another process writes to the same name.
         part.drop()
-        raise requests.ConnectionError(f"found {part.size:,} bytes where {start + rest:,} were written")
+        raise requests.ConnectionError(f"{part.size:,} bytes where {start + rest:,} were written")
 
 
 def _start(part: _Part, response: requests.Response) -> int:

@@ -13,8 +13,9 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from cubecast.atomic import make_folder
+from cubecast.atomic import make_folder, unchanged_on_error
 from cubecast.channels import Channels
+from cubecast.checkpoint import REFIT
 from cubecast.config import Config
 from cubecast.cube import check_cube, cube_step, space_dims
 from cubecast.errors import InputError, UsageError
@@ -23,7 +24,7 @@ from cubecast.losses import build_loss
 from cubecast.model_folder import read_model, restore_network, write_model
 from cubecast.nn import build_network
 from cubecast.prediction import start_run
-from cubecast.preparation import TrainingData, check_start, describe_model, plain, prepare
+from cubecast.preparation import TrainingData, check_start, describe_model, listed, plain, prepare
 from cubecast.progress import Progress
 from cubecast.ranks import joined
 from cubecast.steps import Step, parse_time
@@ -48,7 +49,7 @@ class Nowcaster:
     def __init__(self, config: Config | None = None, /, **overrides: Any) -> None:
         self.config = Config.build(config.model_dump() if config else None, **overrides)
         self.log: list[dict[str, float]] = []
-        """One row an epoch: training and validation loss, learning rate, samples per second."""
+        """One row an epoch: losses of training and validation, learning rate, speed, and 1 for the one that is kept."""
         self.training_period: tuple[Any, Any] | None = None
         """First and last value of the sequence coordinate that the weights and scalings were fitted on."""
         self._network: nn.Module | None = None
@@ -89,7 +90,7 @@ class Nowcaster:
             ModelMismatchError, UsageError: cubes or an architecture other than those of ``start``.
             OutputError: ``directory`` cannot be written.
         """
-        train_cubes, extra = _listed(cubes), [] if validation is None else _listed(validation)
+        train_cubes, extra = listed(cubes), [] if validation is None else listed(validation)
         for cube in train_cubes + extra:
             check_cube(cube)
         self._check_kind(train_cubes + extra)
@@ -98,10 +99,10 @@ class Nowcaster:
             check_start(self.config, start.config)
             check_step(train_cubes[0], cube_step(train_cubes[0]), start.step)
         folder = Path(directory) if directory is not None else None
-        again = folder / "refit" if folder and self.config.training.refit else None
-        given = (train_cubes, extra, [] if static is None else _listed(static))
+        again = folder / REFIT if folder and self.config.training.refit else None
+        given = (train_cubes, extra, [] if static is None else listed(static))
         shown = None if isinstance(progress, bool) else progress
-        with joined(choose_device(self.config.training.device)) as ranks:
+        with unchanged_on_error(self), joined(choose_device(self.config.training.device)) as ranks:
             ready = partial(prepare, *given, config=self.config, channels=channels, ranks=ranks, progress=shown)
             options: dict[str, Any] = {"start": start, "resume": resume, "progress": bool(progress), "ranks": ranks}
             self.log = self._train(ready(), folder, **options)
@@ -125,7 +126,7 @@ class Nowcaster:
             data.validation,
             self.config.training,
             directory=folder,
-            fingerprint=self.config.to_yaml() + json.dumps(self._about),
+            fingerprint=self.config.to_yaml() + json.dumps(self._about) + data.fingerprint,
             **options,
         )
         return rows
@@ -284,6 +285,8 @@ class Nowcaster:
         return describe_model(self.config, network, step, trained_on=self._about["trained_on"], cube=cube)
 
     def _check_kind(self, cubes: Sequence[xr.DataArray]) -> None:
+        if not cubes:
+            raise UsageError("cubes", found="none", allowed="1 or more")
         field = not self.config.model.is_series
         for cube in cubes:
             if field and len(space_dims(cube)) != 2:
@@ -294,7 +297,3 @@ class Nowcaster:
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _listed(values: Any) -> list[Any]:
-    return [values] if isinstance(values, xr.DataArray | xr.Dataset) else list(values)

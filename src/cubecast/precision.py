@@ -22,11 +22,16 @@ def choose_autocast(precision: str, device: torch.device) -> torch.dtype | None:
     Raises:
         UsageError: another precision.
     """
-    if precision not in PRECISIONS:
-        raise UsageError("precision", found=repr(precision), allowed=", ".join(PRECISIONS))
+    check_precision(precision)
     if precision == "bf16" and not has_bf16(device):
         log.warning("this CPU does not multiply bf16 in hardware: precision bf16 works, and may be slower than fp32")
     return torch.bfloat16 if precision == "bf16" or (precision == "auto" and has_bf16(device)) else None
+
+
+def check_precision(precision: str) -> None:
+    """Raises `UsageError` for another one than fp32, bf16 and auto."""
+    if precision not in PRECISIONS:
+        raise UsageError("precision", found=repr(precision), allowed=", ".join(PRECISIONS))
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -16,7 +16,7 @@ from torch import nn
 from cubecast.batches import Batches
 from cubecast.channels import Channels
 from cubecast.config import Config
-from cubecast.cube import cube_step, iter_blocks, positions, select_channel, sequence_dim
+from cubecast.cube import channel_units, cube_step, iter_blocks, positions, select_channel, sequence_dim
 from cubecast.errors import InputError, UsageError
 from cubecast.forecast import check_step
 from cubecast.progress import Progress
@@ -39,6 +39,8 @@ class TrainingData:
     """The thresholds of the loss in model space; empty for losses without."""
     period: tuple[Any, Any]
     """First and last value of the sequence coordinate that training saw."""
+    fingerprint: str
+    """Of all cubes and static fields."""
     trained_on: list[dict[str, Any]]
     """Where the training part came from, for the record."""
 
@@ -108,7 +110,16 @@ def prepare(
         thresholds=_loss_thresholds(channels, parts[0], config),
         period=(min(p[dim].values[0] for p in parts), max(p[dim].values[-1] for p in parts)),
         trained_on=[describe_source(part) for part in parts],
+        fingerprint=_fingerprint(every, statics),
     )
+
+
+def _fingerprint(cubes: Sequence[xr.DataArray], statics: Sequence[xr.Dataset]) -> str:
+    """All cubes, what their channels are, and the static fields: those of a run that is resumed must be the same."""
+    digest = hashlib.sha256()
+    for name, field in (pair for fields in statics for pair in fields.items()):
+        digest.update(str(name).encode() + field.values.tobytes())
+    return json.dumps([[describe_source(cube), channel_units(cube)] for cube in cubes] + [digest.hexdigest()])
 
 
 def check_start(config: Config, start: Config) -> None:
@@ -213,6 +224,11 @@ def _loss_thresholds(channels: Channels, part: xr.DataArray, config: Config) -> 
     attrs = select_channel(part, name).attrs
     flat = xr.DataArray(np.array(config.loss.thresholds), dims=sequence_dim(part), attrs=attrs, name=name)
     return [float(v) for v in scaling.encode(flat).values]
+
+
+def listed(values: Any) -> list[Any]:
+    """One, or several, as a list."""
+    return [values] if isinstance(values, xr.DataArray | xr.Dataset) else list(values)
 
 
 def describe_source(cube: xr.DataArray) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def lead_texts(leads: npt.NDArray[Any]) -> list[str]:
         return [f"{lead:g}" for lead in leads]
     seconds = leads / np.timedelta64(1, "s")
     months = seconds / 86400 / MONTH_DAYS
-    if (np.abs(months - np.rint(months)) < 1e-6).all():
+    if (months > 0.5).all() and (np.abs(months - np.rint(months)) < 1e-6).all():
         return [f"{m:.0f} month" + ("s" if m > 1.5 else "") for m in months]
     sizes = {"d": 86400.0, "h": 3600.0, "min": 60.0}
     unit, size = next(((u, z) for u, z in sizes.items() if (seconds % z == 0).all()), ("s", 1.0))

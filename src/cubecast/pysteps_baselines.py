@@ -201,7 +201,11 @@ def _kept_or_made(
     kept = _kept(path, key, str(past.name))
     if kept is not None:
         return kept
-    made = _in_units(_nowcast(past, method, horizon, settings), past)
+    found = _nowcast(past, method, horizon, settings)
+    if found is None:  # not kept: it may have been the machine
+        last_frame = _still(past, horizon, settings)
+        return _in_units(last_frame, past).astype(np.float32)
+    made = _in_units(found, past)
     attrs = {"cache": key, "source": f"pysteps {version('pysteps')} {method}", "settings": settings}
     bare = past.reset_coords(drop=True)
     forecast = build_forecast({str(past.name): made[None]}, bare, reference=[last], step=cube_step(past), attrs=attrs)
@@ -224,13 +228,18 @@ def _kept(path: Path, key: str, name: str) -> Any:
     return None
 
 
-def _nowcast(past: xr.DataArray, method: str, horizon: int, settings: dict[str, Any]) -> Array:
-    """([member,] lead, y, x) in mm h-1; the last frame where pysteps has nothing to give."""
-    rain = units.convert_units(past, "mm h-1").values.astype(np.float64)
+def _still(past: xr.DataArray, horizon: int, settings: dict[str, Any]) -> Array:
+    """The last frame at every lead ([member,] lead, y, x) in mm h-1."""
+    last = units.convert_units(past[-1:], "mm h-1").values.astype(np.float64)[0]
     shape = (settings["n_ens_members"], horizon) if "n_ens_members" in settings else (horizon,)
-    still = np.broadcast_to(rain[-1], (*shape, *rain.shape[1:]))
+    return np.broadcast_to(last, (*shape, *last.shape))
+
+
+def _nowcast(past: xr.DataArray, method: str, horizon: int, settings: dict[str, Any]) -> Array | None:
+    """([member,] lead, y, x) in mm h-1; the last frame where it is dry, None where pysteps has nothing to give."""
+    rain = units.convert_units(past, "mm h-1").values.astype(np.float64)
     if not (rain >= THRESHOLD).any(axis=(1, 2)).all():
-        return still
+        return _still(past, horizon, settings)
     try:
         return call_pysteps(rain, method, horizon, settings)
     except MemoryError:
@@ -238,7 +247,7 @@ def _nowcast(past: xr.DataArray, method: str, horizon: int, settings: dict[str, 
     except Exception as error:  # pysteps raises nearly anything where there is too little rain to fit a model to
         last = past[sequence_dim(past)].values[-1]
         log.warning("pysteps %s has no nowcast at %s, the last frame stands for it: %s", method, last, error)
-        return still
+        return None
 
 
 @contextmanager

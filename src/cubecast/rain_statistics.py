@@ -93,7 +93,7 @@ def rain_statistics(cube: xr.DataArray, *, cases: int = 8, progress: Progress | 
 def rain_spectrum(cube: xr.DataArray) -> xr.DataArray:
     """The ``power`` of `rain_statistics` alone: the mean of sixteen frames at most, evenly spread."""
     rates = convert_units(cube, "mm h-1").transpose(sequence_dim(cube), ...)
-    some = rates[:: max(1, len(rates) // 16)].values
+    some = rates[:: -(-len(rates) // 16)].values
     known = xr.DataArray(np.isfinite(some), dims=("reference", "y", "x")).expand_dims("lead", 1)
     field = known.copy(data=np.nan_to_num(_log(some), nan=0.0)[:, None].astype(float))
     return spectrum_sums(field, field, known, cell=_side(cube))["power_observed"].mean(("reference", "lead"))
@@ -135,7 +135,7 @@ def _amounts(rates: xr.DataArray, side: float) -> dict[str, Any]:
     """How much is wet, and how strong rain is."""
     values, dim = rates.values, rates.dims[0]
     wet = np.where(np.isfinite(values), values >= WET, np.nan)
-    tiles = _tiles(wet, min(round(TILE_KM / side), *values.shape[1:]))
+    tiles = _tiles(wet, min(max(1, round(TILE_KM / side)), *values.shape[1:]))
     tiles = tiles[np.isfinite(tiles)]
     strength = values[values >= WET] if np.nansum(wet) else np.array([np.nan])
     return {
@@ -182,7 +182,7 @@ class _Evolution:
 
     def _grow(self, ahead: Array, truth: Array) -> None:
         there = np.isfinite(ahead) & np.isfinite(truth)
-        pixels = min(round(TILE_KM / self.side), *truth.shape)
+        pixels = min(max(1, round(TILE_KM / self.side)), *truth.shape)
         before, after = (_tiles(np.where(there, np.minimum(f, HEAVIEST), np.nan), pixels) for f in (ahead, truth))
         with np.errstate(invalid="ignore"):
             rainy = np.maximum(before, after) >= WET

@@ -139,11 +139,11 @@ class CubeRows:
                 self.cube.isel({sequence_dim(self.cube): slice(start, stop), **where}).load()
             )
             return np.where(np.isfinite(encoded), encoded, np.float32(np.nan)) if np.isinf(encoded).any() else encoded
-        found = [(_bits(n), self._table(n.dtype, coding)) for n, coding in self._frames.numbers(start, stop, space)]
-        if any(table is not self.table for _, table in found):  # a file that is packed otherwise
-            parts = [table.take(bits) for bits, table in found]
-        else:
-            parts = [bits for bits, _ in found]
+        found = self._frames.numbers(start, stop, space)
+        if all(n.dtype.itemsize <= 2 and self._table(n.dtype, coding) is self.table for n, coding in found):
+            parts = [_bits(n) for n, _ in found]
+        else:  # a file that is packed otherwise
+            parts = [self._in_model_space(n, coding) for n, coding in found]
         values = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return values.reshape(len(values), 1, y.stop - y.start, x.stop - x.start)
 
@@ -152,13 +152,23 @@ class CubeRows:
         key = (coding, dtype.str)
         if key not in self._tables and self._frames is not None:
             numbers = np.arange(2 ** (8 * dtype.itemsize), dtype=f"u{dtype.itemsize}").view(dtype.newbyteorder("="))
-            factor = None if self._frames.factor is None else self._frames.factor[0].astype(self._frames.dtype)
-            values, _ = self._frames.decode(numbers, coding, factor)
-            (name,) = self.channels.inputs
-            units = {"units": self.cube.attrs["units"]}
-            encoded = self.channels.scalings[name].encode(xr.DataArray(values, dims="number", attrs=units)).values
-            self._tables[key] = np.where(np.isfinite(encoded), encoded, np.float32(np.nan))
+            self._tables[key] = self._encoded(numbers, coding)
         return self._tables[key]
+
+    def _in_model_space(self, numbers: Array, coding: Coding) -> Array:
+        if numbers.dtype.itemsize > 2:  # too many for a table
+            return self._encoded(numbers.ravel(), coding).reshape(numbers.shape)
+        return self._table(numbers.dtype, coding).take(_bits(numbers))
+
+    def _encoded(self, numbers: Array, coding: Coding) -> Array:
+        """Stored numbers, one after the other, in model space; NaN where missing."""
+        assert self._frames is not None
+        factor = None if self._frames.factor is None else self._frames.factor[0].astype(self._frames.dtype)
+        values, _ = self._frames.decode(numbers, coding, factor)
+        (name,) = self.channels.inputs
+        units = {"units": self.cube.attrs["units"]}
+        encoded = self.channels.scalings[name].encode(xr.DataArray(values, dims="number", attrs=units)).values
+        return np.where(np.isfinite(encoded), encoded, np.float32(np.nan))
 
 
 def rectangles(wanted: Array) -> Iterator[tuple[slice, slice]]:

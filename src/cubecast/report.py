@@ -21,7 +21,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from cubecast.atomic import atomic_path, make_folder
-from cubecast.charts import plot_scores
+from cubecast.charts import PANELS, plot_scores
 from cubecast.cube import cube_step, sequence_dim, space_dims
 from cubecast.diagrams import plot_ensembles, plot_spectra
 from cubecast.errors import CubecastError
@@ -139,9 +139,10 @@ def _pictures(evaluation: Evaluation, cube: xr.DataArray) -> Iterator[str]:
     bands = " Bands are 95 % intervals over cases." if evaluation.bootstrap else ""
     yield _picture(plot_scores(evaluation.table, models=MODELS), f"Scores by lead time, pooled over all cases.{bands}")
     more = [c for c in score_columns(evaluation.table) if re.fullmatch(_MORE, c)]
+    more = more[: PANELS // len(evaluation.scores)]
     yield "<h2>More scores by lead</h2>"
     yield _picture(
-        plot_scores(evaluation.table, scores=more[:24], models=MODELS), f"The same for the rest of the scores.{bands}"
+        plot_scores(evaluation.table, scores=more, models=MODELS), f"The same for the rest of the scores.{bands}"
     )
     for name, scores in evaluation.scores.items():
         of = f" of {name}" if len(evaluation.scores) > 1 else ""
@@ -193,7 +194,7 @@ def _means(table: pd.DataFrame) -> str:
     keys = ["variable", "system"] if "variable" in table else ["system"]
     means = table.groupby(keys, sort=False)[plain].mean()
     rows = [[str(i) if isinstance(i, str) else ", ".join(map(str, i)) for i in means.index], *means.to_numpy().T]
-    head = "".join(f"<th>{escape(c.replace('_', ' '))}</th>" for c in ["", *means.index])
+    head = "".join(f"<th>{escape(c.replace('_', ' '))}</th>" for c in ["", *rows[0]])
     body = [
         f"<tr><td>{escape(column.replace('_', ' '))}</td>" + "".join(f"<td>{v:.4g}</td>" for v in values) + "</tr>"
         for column, values in zip(plain, rows[1:], strict=True)

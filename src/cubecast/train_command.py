@@ -47,18 +47,17 @@ Validation = Annotated[
     list[str] | None,
     typer.Option(metavar="FILE", help="Files to validate on; repeat. [the end of each cube's time axis]"),
 ]
+Preset = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="Defaults for: rain, sst, series, general, moving_mnist. [by units and step]"),
+]
 
 
 def train_command(
     files: Files,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the trained model.")],
     config: ConfigFile = None,
-    preset: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="Defaults for: rain, sst, series, general, moving_mnist. [by units and step]"
-        ),
-    ] = "auto",
+    preset: Preset = "auto",
     from_: From = None,
     history: Annotated[int | None, typer.Option(min=1, help="Frames the model sees.")] = None,
     horizon: Annotated[int | None, typer.Option(min=1, help="Frames it is trained to forecast.")] = None,
@@ -82,7 +81,7 @@ def train_command(
     cubes = open_all(files, variable, start, end)
     single: dict[str, Any] = {"history": history, "horizon": horizon, "epochs": epochs, "max_minutes": max_minutes}
     single |= {"seed": seed, "precision": precision}
-    overrides = {k: v for k, v in single.items() if v is not None} | read_settings(set_ or [])
+    overrides = _overrides(single, set_ or [])
     first = None if from_ is None else load_model(from_)
     kind = preset_for(cubes[0]) if preset == "auto" else preset
     model = Nowcaster(_configuration(config, kind, first, overrides))
@@ -96,8 +95,12 @@ def train_command(
     if not started_ranks().first:
         return
     model.save(output)
-    best = min(model.log, key=lambda row: row["validation_loss"])
-    typer.echo(f"{output}: lowest validation loss {best['validation_loss']:.4g} after epoch {best['epoch']:.0f}")
+    kept = [
+        f"after epoch {row['epoch']:.0f}, validation loss {row['validation_loss']:.4g}"
+        for row in model.log
+        if row["kept"]
+    ]
+    typer.echo(f"{output}: weights {kept[0] if kept else 'before training: no epoch was better'}")
 
 
 def _configuration(path: Path | None, kind: str, first: Nowcaster | None, overrides: dict[str, Any]) -> Config:
@@ -109,3 +112,13 @@ def _configuration(path: Path | None, kind: str, first: Nowcaster | None, overri
             raise UsageError("configuration", found=found, allowed=allowed)
         return first.config.continued(kind, **overrides)
     return Config.read(path, kind, **overrides) if path else Config.preset(kind, **overrides)
+
+
+def _overrides(single: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+    """What options of their own and ``--set`` say, each setting once."""
+    given, more = {k: v for k, v in single.items() if v is not None}, read_settings(settings)
+    if twice := set(given) & set(more):
+        raise UsageError(
+            "setting given twice", found=", ".join(sorted(twice)), allowed="--set, or an option of its own"
+        )
+    return given | more

@@ -22,7 +22,7 @@ from torch import nn
 
 from cubecast.ahead import Waiting
 from cubecast.batches import Batch, Batches
-from cubecast.checkpoint import CHECKPOINT, Run, load_checkpoint, save_checkpoint
+from cubecast.checkpoint import CHECKPOINT, REFIT, Run, load_checkpoint, save_checkpoint
 from cubecast.config import TrainingConfig
 from cubecast.errors import FailedError, InputError
 from cubecast.nn.members import draw_noise, forecast_members
@@ -85,9 +85,8 @@ def train(
     network.to(device)
     loss.to(device)
     run = Run(network, copy.deepcopy(network), copy.deepcopy(network), _optimizer(network, config))
-    if resume and directory is not None and (directory / CHECKPOINT).exists():
-        load_checkpoint(run, directory / CHECKPOINT, fingerprint)
-        log.info("resumed after epoch %d", run.epoch)
+    if directory is not None:
+        _go_on(run, directory, fingerprint, resume=resume, ranks=ranks)
     autocast = choose_autocast(config.precision, device)
     judge = functools.partial(
         evaluate, loss=loss, batches=validation, device=device, members=config.members, autocast=autocast, ranks=ranks
@@ -116,6 +115,16 @@ def train(
                 save_checkpoint(run, written, fingerprint)
     _conclude(run)
     return run.best, run.rows
+
+
+def _go_on(run: Run, directory: Path, fingerprint: str, *, resume: bool, ranks: Ranks) -> None:
+    """Bring the run to where its checkpoint is; without, those of runs before it are removed."""
+    if resume and (directory / CHECKPOINT).exists():
+        load_checkpoint(run, directory / CHECKPOINT, fingerprint)
+        log.info("resumed after epoch %d", run.epoch)
+    elif ranks.first:
+        for old in (directory / CHECKPOINT, directory / REFIT / CHECKPOINT):
+            old.unlink(missing_ok=True)
 
 
 def _optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
@@ -176,6 +185,8 @@ def _train_epoch(
         show(value, count)
         if spent >= 1:
             break
+    if not samples:
+        raise InputError("no batch to train on", found="fewer windows than processes", remedy="take fewer processes")
     run.epoch += 1
     return {
         "training_loss": summed / samples,
@@ -253,6 +264,9 @@ def _judge(run: Run, row: dict[str, float], *, validated: bool) -> None:
 
 
 def _conclude(run: Run) -> None:
+    """Say, and note in the log, the weights of which epoch are kept."""
+    for row in run.rows:
+        row["kept"] = float(row["epoch"] == run.best_epoch)
     if run.best_epoch:
         log.info("kept the weights after epoch %d, validation loss %.5g", run.best_epoch, run.best_loss)
     elif not run.rows:

@@ -262,7 +262,7 @@ def _baselines(
         "extrapolation": partial(extrapolation, history=history),
         **{method: partial(BASELINES[method], cache=cache) for method in METHODS},
     }
-    names = list(dict.fromkeys(wanted or _usual(cube, history)))
+    names = list(dict.fromkeys(_usual(cube, history) if wanted is None else wanted))
     if set(names) & set(METHODS):
         check_pysteps()
     if not set(names) & set(FITTED):

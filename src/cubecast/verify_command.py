@@ -26,7 +26,7 @@ from cubecast.arguments import (
     open_one,
     open_static_fields,
     read_numbers,
-    read_range,
+    read_ranges,
 )
 from cubecast.shipped import DEFAULT
 
@@ -87,7 +87,7 @@ def verify_command(
     found = evaluate(
         cube,
         loaded,
-        baselines=None if baselines == "auto" else [b for b in baselines.split(",") if b],
+        baselines=None if baselines == "auto" else [b.strip() for b in baselines.split(",") if b.strip()],
         members=members,
         matched=matched,
         start=start,
@@ -97,7 +97,7 @@ def verify_command(
         horizon=horizon,
         thresholds=None if thresholds is None else read_numbers("--thresholds", thresholds),
         windows=None if windows is None else [w for w in windows.split(",") if w],
-        region=dict(read_range(r) for r in region or []),
+        region=read_ranges(region or []),
         never_below=never_below,
         static=open_static_fields(static, [cube], one=True),
         cache=cache,

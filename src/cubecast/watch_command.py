@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,9 @@ from cubecast.arguments import (
 )
 from cubecast.errors import FailedError
 from cubecast.shipped import DEFAULT
+
+if TYPE_CHECKING:
+    from cubecast.nowcaster import Nowcaster
 
 Poll = Annotated[
     float | None, typer.Option(help="Seconds between two looks at the folder. [a sixtieth of a step, 0.5 to 30]")
@@ -66,12 +69,11 @@ def watch_command(
     static: StaticFile = None,
 ) -> None:
     """Forecast after each new frame in a folder, until SIGTERM or Ctrl-C; docs/operations.md says by which rules."""
-    from cubecast.forecast import check_members
     from cubecast.watch import Outbox, Rules, Watcher
 
     check_folder(output)
     loaded = load_model(model)
-    check_members(members, loaded.config.model)
+    _check(loaded, members, precision, memory)
     steps = horizon or loaded.config.task.horizon
     times = {"poll": poll, "deadline": deadline, "patience": patience, "stale": stale}
     rules = Rules.build(loaded.step, steps, **times, fill=fill, keep=keep, maps=maps)
@@ -93,3 +95,14 @@ def watch_command(
     failed = watcher.run(lambda path: typer.echo(str(path)))
     if once and failed:
         raise FailedError(f"{failed} forecasts failed", remedy=f"read 'recent' in {output / 'status.json'}")
+
+
+def _check(model: Nowcaster, members: int | None, precision: str | None, memory: str | None) -> None:
+    """Refuse at the start what every forecast would fail for."""
+    from cubecast.forecast import check_members
+    from cubecast.precision import check_precision
+    from cubecast.tiling import parse_memory
+
+    check_members(members, model.config.model)
+    check_precision(precision or "auto")
+    parse_memory(memory)

@@ -205,6 +205,18 @@ def test_the_valid_range_of_unsigned_numbers(tmp_path: Path) -> None:
         np.testing.assert_array_equal(open_cube(opened).values, np.array(expected, "f4"))
 
 
+def test_unsigned_numbers_of_another_byte_order(tmp_path: Path) -> None:
+    with netCDF4.Dataset(tmp_path / "a.nc", "w") as file:
+        file.createDimension("time", 2)
+        time = file.createVariable("time", "f8", ("time",))
+        time.units, time[:] = "hours since 2020-01-01", [0, 1]
+        values = file.createVariable("r", ">i2", ("time",), endian="big")
+        values.set_auto_maskandscale(False)
+        values.setncatts({"units": "1", "_Unsigned": "true"})
+        values[:] = np.array([40000, 7], "u2").view("i2")
+    np.testing.assert_array_equal(open_cube(tmp_path / "a.nc").values, np.array([40000, 7], "f4"))
+
+
 def test_large_integers_and_doubles_keep_their_digits(tmp_path: Path) -> None:
     path = packed(tmp_path / "a.nc", [16777217, 16777219], "i4", None)
     np.testing.assert_array_equal(open_cube(path).values, [16777217.0, 16777219.0])

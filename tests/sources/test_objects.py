@@ -52,6 +52,20 @@ def test_declared_range_of_packed_values() -> None:
     np.testing.assert_array_equal(open_cube(plain).values, np.array([0, 0.1, np.nan, np.nan], "f4"))
 
 
+def test_what_was_opened_without_decoding_is_decoded() -> None:
+    packing = {"_FillValue": np.uint8(255), "scale_factor": 0.5, "add_offset": -32.0}
+    echo = rain(np.array([100, 255, 0], "u1"), units="dBZ", **packing)
+    np.testing.assert_array_equal(open_cube(echo).values, np.array([18, np.nan, -32], "f4"))
+    plain = rain(np.array([1.5, -9999], "f4"), units="1", missing_value=-9999.0)
+    np.testing.assert_array_equal(open_cube(plain).values, np.array([1.5, np.nan], "f4"))
+
+
+def test_years_that_nanoseconds_do_not_reach_are_refused() -> None:
+    late = rain(np.zeros(3, "f4")).assign_coords(time=np.arange("2300-01", "2300-04", dtype="M8[M]").astype("M8[s]"))
+    with pytest.raises(InputError, match=r"times of the DataArray: found up to 2300-03-01.*years 1678 to 2261"):
+        open_cube(late)
+
+
 def test_unsorted_and_duplicate_frames(caplog: pytest.LogCaptureFixture) -> None:
     cube = rain(np.arange(5.0).reshape(5, 1, 1)).isel(time=[3, 0, 1, 1, 2])
     cube[3] = 99.0

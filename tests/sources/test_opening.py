@@ -196,6 +196,34 @@ def test_other_steps_on_one_grid_become_other_cubes(tmp_path: Path) -> None:
     assert [c.sizes["time"] for c in open_cubes([dataset(0, step=2), dataset(101, step=3)])] == [4, 4]
 
 
+def test_variables_that_come_in_several_steps_become_a_cube_for_each(tmp_path: Path) -> None:
+    files = [
+        save(dataset(first, step=step, **{name: "1"}), tmp_path / f"{name}{step}.nc")
+        for name in ("a", "b")
+        for first, step in ((0, 2), (101, 3))
+    ]
+    cubes = open_cubes(files, variable=["a", "b"])
+    assert [list(c.time.dt.hour.values[:2]) for c in cubes] == [[0, 2], [5, 8]]
+    assert [c.shape[:2] for c in cubes] == [(4, 2)] * 2
+    with pytest.raises(InputError, match=r"no variable 'b' on the grid of .*a3\.nc"):
+        open_cubes(files[:3], variable=["a", "b"])
+    other = save(dataset(50, step=2, a="m"), tmp_path / "other.nc")
+    with pytest.raises(InputError, match="variable 'a' in several parts"):
+        open_cubes([files[0], other, files[2]], variable=["a", "b"])
+
+
+def test_stamps_in_floating_point_days_are_those_in_whole_minutes(tmp_path: Path) -> None:
+    """Days since 1970 in 64 bits are off by up to 300 ns: no frame may be lost by it."""
+    minutes = np.arange(24) * np.timedelta64(5, "m")
+    fine = dataset(0, frames=24, a="1").assign_coords(time=("time", np.datetime64("2020-01-01", "ns") + minutes))
+    fine.to_netcdf(tmp_path / "a.nc", encoding={"time": {"units": "days since 1970-01-01", "dtype": "f8"}})
+    fine.rename(a="b").to_netcdf(tmp_path / "b.nc", encoding={"time": {"units": "minutes since 2020-01-01"}})
+    cube = open_cube(tmp_path / "a.nc")
+    np.testing.assert_array_equal(cube.time, fine.time)
+    assert open_cube(tmp_path / "a.nc", start="2020-01-01T00:25").time.values[0] == fine.time.values[5]
+    assert open_cube([tmp_path / "a.nc", tmp_path / "b.nc"], variable=["a", "b"]).sizes["time"] == 24
+
+
 def test_frame_on_another_grid_is_named(archive) -> None:
     good = archive([10, 20, 30])
     bad = archive([40], x=np.arange(5) * 0.7)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 from cubecast.errors import InputError
 from cubecast.sources import open_cube, open_cubes
@@ -41,6 +42,20 @@ def test_both_versions_anywhere(tmp_path: Path, version: int, url: str) -> None:
     np.testing.assert_array_equal(cube.time.values, dataset().time.values)
     assert "_FillValue" not in cube.attrs
     assert "scale_factor" not in cube.encoding
+
+
+@pytest.mark.parametrize("dtype", [">f4", "f2"])
+def test_other_byte_orders_and_half_precision(tmp_path: Path, dtype: str) -> None:
+    ds = dataset()
+    ds.drop_vars("rain").to_zarr(tmp_path / "a.zarr", zarr_format=3, consolidated=False)
+    values, group = ds["rain"].values, zarr.open_group(tmp_path / "a.zarr", mode="r+")
+    order = {"serializer": zarr.codecs.BytesCodec(endian="big" if dtype[0] == ">" else "little")}
+    array = group.create_array(
+        "rain", shape=values.shape, chunks=(1, *values.shape[1:]), dtype=dtype.strip(">"), compressors=None, **order,
+        dimension_names=list(ds["rain"].dims), attributes=dict(ds["rain"].attrs),
+    )  # fmt: skip
+    array[:] = values
+    np.testing.assert_array_equal(open_cube(tmp_path / "a.zarr").values, values.astype(dtype).astype("f4"))
 
 
 def test_chunks_are_whole_stored_chunks(tmp_path: Path) -> None:

@@ -101,7 +101,9 @@ def run_archive(
     loaded.check(cube)
     times, failed = choose_references(cube, loaded, at=at, start=start, end=end, every=every)
     target = choose_target(Path(output).resolve(), maps=maps)
-    target.prepare(loaded.blank(cube, at=times, memory=memory, **{k: options.get(k) for k in ("horizon", "members")}))
+    target.prepare(
+        loaded.blank(cube, at=times, memory=memory, **{k: options.get(k) for k in ("horizon", "members", "precision")})
+    )
     units = None if cube is archive.cube else str(cube.attrs["units"])
     about: dict[str, Any] = {"matched": matched, "memory": memory, "units": units, "options": options}
     about["static"] = static and absolute(static)

@@ -14,7 +14,7 @@ from cubecast.cube import channel_names, check_cube, cube_step, locate, same_pla
 from cubecast.ensemble_products import observed_product
 from cubecast.errors import InputError, UsageError
 from cubecast.maps.colours import shown, title_of
-from cubecast.product import REALIZATION, forecast_dim, lead_texts, names
+from cubecast.product import REALIZATION, file_stem, forecast_dim, lead_texts, names
 from cubecast.steps import MONTH_DAYS
 
 Values = npt.NDArray[Any]
@@ -36,6 +36,8 @@ class Frames:
     title: str
     reference: Any = None
     members: str = ""
+    alone: bool = False
+    """Whether a forecast has no other variable: a cube of one is that, whatever its name."""
 
     @property
     def heading(self) -> str:
@@ -73,7 +75,7 @@ def forecast_frames(
     field = field.isel({lead_name: chosen})
     members = field.sizes.get(REALIZATION, 0)
     if members:
-        field = field.mean(REALIZATION, keep_attrs=True)
+        field = field.mean(REALIZATION, keep_attrs=True, skipna=False)
     _check_fields(field)
     field = shown(field.transpose(lead_name, ...))
     months = "nominal months" in str(forecast[lead_name].attrs.get("comment", ""))
@@ -90,6 +92,7 @@ def forecast_frames(
         f"{title} forecast from {start}",
         field[ref_name].values[()],
         made,
+        len({v.attrs.get("source_variable", name) for name, v in forecast.data_vars.items()}) == 1,
     )
 
 
@@ -112,8 +115,11 @@ def observed_values(cube: xr.DataArray, frames: Frames) -> list[Values]:
     Raises:
         InputError: the cube has not this variable, or lies on another grid.
     """
-    name = str(frames.field.attrs.get("source_variable", frames.field.name))
-    one = _channel(check_cube(cube), name if name in channel_names(cube) else None)
+    name = _observed_name(check_cube(cube), frames)
+    if name is None:
+        found, wanted = ", ".join(channel_names(cube)), frames.field.attrs.get("source_variable", frames.field.name)
+        raise InputError("the observed cube has not the variable", found=found, allowed=wanted)
+    one = _channel(cube, name)
     space = tuple(str(d) for d in frames.field.dims[1:])
     if not same_places(one, frames.field, space):
         raise InputError(
@@ -129,16 +135,24 @@ def observed_values(cube: xr.DataArray, frames: Frames) -> list[Values]:
             found=f"{time_text(first)} to {time_text(last)}",
             allowed=f"{frames.times[0]} to {frames.times[-1]}",
         )
-    found = []
+    fields: list[Values] = []
     for i in index:
         frame = observed_product(frames.field, one.isel({sequence_dim(one): max(int(i), 0)}).load())
-        found.append(np.where(i < 0, np.nan, frame.values))
-    return found
+        fields.append(np.where(i < 0, np.nan, frame.values))
+    return fields
 
 
 def has_observed(cube: xr.DataArray, frames: Frames) -> bool:
-    """Whether the cube has a frame at any valid time of ``frames``."""
-    return bool((locate(check_cube(cube), frames.valid) >= 0).any())
+    """Whether the cube has the variable, and a frame at any valid time of ``frames``."""
+    return _observed_name(check_cube(cube), frames) is not None and bool((locate(cube, frames.valid) >= 0).any())
+
+
+def _observed_name(cube: xr.DataArray, frames: Frames) -> str | None:
+    """What the variable of ``frames`` is called in a cube; None: it is not there."""
+    known, name = channel_names(cube), str(frames.field.attrs.get("source_variable", frames.field.name))
+    if name in known:
+        return name
+    return known[0] if frames.alone and len(known) == 1 else None
 
 
 def time_text(value: Any, *, months: bool = False, unit: str = "") -> str:
@@ -153,19 +167,19 @@ def time_text(value: Any, *, months: bool = False, unit: str = "") -> str:
 
 
 def file_part(value: Any, lead: Any = None) -> str:
-    """A reference time, and a lead, as part of a file name that sorts in time: ``20170509T1330_+0030min``."""
+    """A reference time, and a lead, as part of a file name, in order for a week: ``20170509T1330_+0030min``."""
     if np.issubdtype(np.asarray(value).dtype, np.datetime64):
-        text = str(np.datetime64(value, "s")).replace("-", "").replace(":", "")
-        text = text[:-2] if text.endswith("00") else text
+        text = file_stem(value).removeprefix("nowcast_")
+        text = text[:-2] if text.endswith("00") and "." not in text else text
     else:
-        text = f"{value:g}"
+        text = f"{value:.15g}"
     if lead is None:
         return text
     if not np.issubdtype(np.asarray(lead).dtype, np.timedelta64):
-        return f"{text}_+{lead:g}"
+        return f"{text}_+{lead:.15g}"
     seconds = lead / np.timedelta64(1, "s")
     months = seconds / 86400 / MONTH_DAYS
-    if abs(months - round(months)) < 1e-6:
+    if months > 0.5 and abs(months - round(months)) < 1e-6:
         return f"{text}_+{months:02.0f}months"
     return f"{text}_+{seconds / 60:04.0f}min" if seconds % 60 == 0 else f"{text}_+{seconds:06g}s"
 

@@ -59,7 +59,9 @@ def draw_maps(
     _check_animations(animations)
     cases = _cases(forecast, variable)
     if cube is not None:  # refuse a cube that does not fit before anything is written
-        observed_values(cube, next((f for f in cases if has_observed(cube, f)), cases[-1]))
+        fit = [f for f in cases if has_observed(cube, f)] or cases[-1:]
+        for one in {str(f.field.name): f for f in fit}.values():
+            observed_values(cube, one)
     target = Path(folder)
     make_folder(target)
     written: list[Path] = []

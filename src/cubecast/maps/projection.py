@@ -84,6 +84,10 @@ def find_place(field: xr.DataArray) -> Place:
         InputError: coordinates that cannot be drawn.
     """
     y_dim, x_dim = (str(d) for d in field.dims[-2:])
+    if y_dim in field.coords and field[y_dim].attrs.get("units") in ("degrees_east", "degree_east"):
+        raise InputError(
+            "a map", found=f"dims {y_dim}, {x_dim}", allowed="latitude first", remedy="transpose the field"
+        )
     frame = field.isel(dict.fromkeys(field.dims[:-2], 0), drop=True)
     crs = cube_crs(frame.expand_dims("frame"))  # which asks for a cube: a sequence dim first
     y, x = _axis(field, y_dim), _axis(field, x_dim)

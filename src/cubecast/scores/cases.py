@@ -183,6 +183,8 @@ def _events(
         thresholds = THRESHOLDS.get(units.canonical(str(truth.attrs["units"])), ())
     if not np.isfinite(np.asarray(thresholds, float)).all():
         raise UsageError("thresholds", found=list(thresholds), allowed="finite numbers")
+    if len({f"{t:g}" for t in thresholds}) < len({float(t) for t in thresholds}):
+        raise UsageError("thresholds", found=list(thresholds), allowed="numbers that differ in six digits")
     cell = cell_km(truth)
     if windows is None:
         windows = WINDOWS if thresholds and cell is not None else ()

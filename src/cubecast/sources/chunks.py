@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numcodecs import Zstd
-from zarr.codecs import BytesCodec, ZstdCodec
+from zarr.codecs import BytesCodec, Endian, ZstdCodec
 from zarr.storage import LocalStore
 
 Array = np.ndarray[Any, Any]
@@ -39,8 +39,10 @@ class PlainChunks:
         if not isinstance(array.store, LocalStore) or array.shards is not None or array.filters:
             return None
         little = array.dtype.itemsize == 1 or array.dtype.newbyteorder("=").str[0] == array.dtype.str[0] == "<"
-        if array.metadata.zarr_format == 3 and not isinstance(array.serializer, BytesCodec):
-            return None
+        if array.metadata.zarr_format == 3:
+            if not isinstance(array.serializer, BytesCodec):
+                return None
+            little = array.serializer.endian in (None, Endian.little)
         compressors = array.compressors
         zstd = len(compressors) == 1 and isinstance(compressors[0], Zstd | ZstdCodec)
         if not little or array.dtype.kind not in "iuf" or array.order != "C" or not (zstd or not compressors):

@@ -36,7 +36,7 @@ class Coding:
     def decode(self, stored: Array, dtype: np.dtype[Any]) -> Array:
         """The values of ``stored`` as floating point ``dtype``, missing ones as NaN."""
         if self.unsigned and stored.dtype.kind == "i":
-            stored = stored.view(f"u{stored.dtype.itemsize}")
+            stored = stored.view(stored.dtype.str.replace("i", "u"))  # in its byte order
         values = stored.astype(dtype)
         if (self.gain, self.offset) != (1.0, 0.0):
             # in double precision: float32 would add its rounding to that of the packing
@@ -67,8 +67,8 @@ def cf_coding(attrs: Mapping[str, Any], dtype: np.dtype[Any]) -> Coding:
     numbers = [n for key in ("_FillValue", "missing_value") for n in _numbers(attrs.get(key))]
     if unsigned and dtype.kind == "i":
         numbers = [n % 2 ** (8 * dtype.itemsize) for n in numbers]
-    elif "_FillValue" not in attrs and dtype.itemsize > 1:
-        numbers.append(netCDF4.default_fillvals[f"{dtype.kind}{dtype.itemsize}"])
+    elif "_FillValue" not in attrs and (usual := f"{dtype.kind}{dtype.itemsize}") in netCDF4.default_fillvals:
+        numbers += [netCDF4.default_fillvals[usual]] if dtype.itemsize > 1 else []
     missing = tuple(n for n in dict.fromkeys(numbers) if n == n)
     low, high, in_values = valid_limits(attrs, dtype, unsigned=unsigned)
     if in_values:

@@ -127,7 +127,23 @@ def stack_channels(parts: Sequence[Part], names: Sequence[str]) -> list[Part]:
         if not home:
             grids.append(home)
         home.append(part)
-    return [_channel_cube(g, names) for g in grids]
+    return [_channel_cube(same, names) for grid in grids for same in _by_step(grid)]
+
+
+def _by_step(parts: Sequence[Part]) -> list[list[Part]]:
+    """All together, or those of each step apart where a variable comes in several."""
+    names = [str(p.cube.name) for p in parts]
+    if len(set(names)) == len(names):
+        return [list(parts)]
+    steps: dict[Step, list[Part]] = {}
+    for part in parts:
+        steps.setdefault(cube_step(part.cube), []).append(part)
+    for same in steps.values():
+        for name in {str(p.cube.name) for p in same}:
+            if len(twice := [p for p in same if p.cube.name == name]) > 1:
+                found = "; ".join(map(describe_part, twice[:2]))
+                raise InputError(f"variable {name!r} in several parts", found=found, allowed="one of the same units")
+    return list(steps.values())
 
 
 def _channel_cube(parts: Sequence[Part], names: Sequence[str]) -> Part:

@@ -17,6 +17,8 @@ from cubecast.sources.layout import rate_factors, sequence_attrs
 from cubecast.sources.times import Times, decode, keep_order, read_times
 from cubecast.sources.values import Limits, Meaning, interpret, warn_removed
 
+_PACKING = ("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned")
+
 
 def from_object(
     source: xr.Dataset | xr.DataArray, names: tuple[str | None, ...], *, chunks: Mapping[str, int] | None
@@ -55,7 +57,7 @@ def _channels(source: xr.DataArray, names: tuple[str | None, ...]) -> xr.DataArr
 
 def _cube(ds: xr.Dataset, name: str, where: str, chunks: Mapping[str, int] | None) -> xr.DataArray:
     axes = find_axes(ds, name, where=where)
-    variable = ds.variables[name]
+    variable = _unpacked(ds.variables[name])
     meaning = interpret(name, variable.attrs, where=where)
     if variable.dtype.kind not in "fiu":
         raise InputError(f"values of {name!r}", found=f"type {variable.dtype}", allowed="numbers")
@@ -74,6 +76,15 @@ def _cube(ds: xr.Dataset, name: str, where: str, chunks: Mapping[str, int] | Non
     cube = _cleaned(cube, meaning, variable, where)
     keep = keep_order(sequence)
     return cube if np.array_equal(keep, np.arange(len(sequence))) else cube.isel({axes.dim: keep})
+
+
+def _unpacked(variable: xr.Variable) -> xr.Variable:
+    """A variable that was opened without decoding, decoded: what its attributes say of missing values and packing."""
+    if not set(_PACKING) & set(variable.attrs):
+        return variable
+    stored = variable.copy(deep=False)
+    stored.encoding = {k: v for k, v in variable.encoding.items() if k not in _PACKING}
+    return xr.conventions.decode_cf_variable("", stored, decode_times=False, decode_timedelta=False)
 
 
 def _times(ds: xr.Dataset, axes: Axes, period: tuple[str, ...] = ()) -> Times:

@@ -97,7 +97,7 @@ def open_static(source: Source) -> xr.Dataset:
     if not isinstance(source, xr.Dataset | xr.DataArray):
         (path, *_) = expand(source)
         source = _load_static(local_copy(str(path)))
-    ds = source.to_dataset() if isinstance(source, xr.DataArray) else source
+    ds = source.to_dataset(name=source.name or "static") if isinstance(source, xr.DataArray) else source
     ds = ds.squeeze(drop=True)
     fields = [n for n, v in ds.data_vars.items() if v.ndim == 2 and v.dtype.kind in "iufb"]
     if not fields:

@@ -102,12 +102,24 @@ def _decode(coded: Array, unit: str, calendar: str, file: Any) -> Array:
             f"times of {file}", found=f"calendar {calendar!r}", allowed="the standard calendar, years 1678 to 2261",
             remedy="convert it with xarray's convert_calendar('standard')",
         )  # fmt: skip
-    return values.astype("datetime64[ns]")
+    exact = values.astype("datetime64[ns]")
+    if coded.dtype.kind != "f" or not len(exact):
+        return exact
+    # Days since 1970 in 64 bits are off by up to 300 ns: stamps of one moment must be one.
+    return _rounded(exact, 1_000_000 if unit.lower().startswith(("d", "h", "min")) else 1_000)
+
+
+def _rounded(times: Array, nanoseconds: int) -> Array:
+    whole = np.rint(times.astype(np.int64) / nanoseconds).astype(np.int64) * nanoseconds
+    return np.where(np.isnat(times), times, whole.astype(times.dtype))
 
 
 def _checked(values: Array, file: Any) -> Array:
     if values.dtype.kind == "M":
-        values, bad = values.astype("datetime64[ns]"), np.isnat(values)
+        exact, bad = values.astype("datetime64[ns]"), np.isnat(values)
+        if (exact.astype(values.dtype) != values)[~bad].any():
+            raise InputError(f"times of {file}", found=f"up to {values[~bad].max()}", allowed="years 1678 to 2261")
+        values = exact
     elif values.dtype.kind in "iuf":
         bad = ~np.isfinite(values)
     else:
