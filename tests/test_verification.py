@@ -5,10 +5,13 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from cubecast.baselines import persistence
 from cubecast.errors import InputError, UsageError
 from cubecast.extrapolation import extrapolation
 from cubecast.nowcaster import Nowcaster
 from cubecast.report import write_evaluation
+from cubecast.scores import to_table, verify_forecasts
+from cubecast.units import convert_units
 from cubecast.verification import compare, evaluate, verify, write_scores
 
 
@@ -130,6 +133,22 @@ def test_wrong_wishes_are_refused(model, rain):
         verify(rain(3), model)
     with pytest.raises(InputError, match="no frames to verify"):
         verify(rain(12), model, start="2031")
+
+
+def test_no_echo_is_dry_and_not_missing(rain):
+    """-inf dBZ: the events of persistence are those of the rain, and extrapolation knows as many pixels."""
+    cube = rain(14)
+    echo = convert_units(cube, "dBZ")
+    assert np.isinf(echo).any()
+    times, tables, known = cube.time.values[6:8], [], []
+    for field, limit in ((cube, 1.0), (echo, 10 * np.log10(200.0))):
+        made = {"persistence": persistence(field, reference=times, horizon=2)}
+        tables.append(to_table(verify_forecasts(made, field, thresholds=[limit], windows=[])))
+        known.append(float(np.isfinite(extrapolation(field, reference=times, horizon=2)[str(field.name)]).mean()))
+    assert tables[0]["pixels"].tolist() == tables[1]["pixels"].tolist()
+    csi = [table.filter(regex="^csi_[^_]+$").to_numpy() for table in tables]
+    np.testing.assert_allclose(*csi, rtol=1e-6)
+    assert known[0] == pytest.approx(known[1], abs=0.01)
 
 
 def test_two_outputs_are_both_verified(rain, tmp_path):

@@ -78,7 +78,7 @@ def extrapolation(
     for i, last in enumerate(follow(index.tolist(), "extrapolating", len(index), progress)):
         past = cube.isel({dim: slice(last + 1 - history, last + 1)}).load()
         for name, array in values.items():
-            array[i] = _carry(select_channel(past, name), horizon, window, place)
+            array[i] = _carry(units.with_floor(select_channel(past, name)), horizon, window, place)
     about = f"the last observed frame, carried along the motion of {history} frames"
     return build_baseline(values, cube, times, "extrapolation", about)
 

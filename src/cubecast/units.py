@@ -14,6 +14,9 @@ import xarray as xr
 
 from cubecast.errors import InputError
 
+NO_ECHO = -32.0
+"""dBZ of pixels that were seen and had no echo: the lowest value of 8-bit radar images."""
+
 _ALIASES = {
     "mm h-1": ("mm/h", "mm/hr", "mm hr-1", "mm h^-1", "mm h**-1", "mm hour-1", "kg m-2 h-1", "mm per hour"),
     "m s-1": ("m/s", "m s**-1", "m s^-1"),
@@ -104,6 +107,12 @@ def is_rain(field: xr.DataArray) -> bool:
     unit = canonical(str(field.attrs.get("units", "")))
     named = is_rain_rate(unit, str(field.attrs.get("standard_name", "")))
     return unit == "dBZ" or (named and _LINEAR.get(unit, ("",))[0] == "mm h-1")
+
+
+def with_floor(field: xr.DataArray) -> xr.DataArray:
+    """Reflectivity without an echo (-inf dBZ, which is an observation) as `NO_ECHO`; other fields as they are."""
+    echo = canonical(str(field.attrs.get("units", ""))) == "dBZ"
+    return field.clip(min=NO_ECHO, keep_attrs=True) if echo else field
 
 
 def rain_to_dbz(rate: xr.DataArray) -> xr.DataArray:

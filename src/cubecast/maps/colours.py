@@ -51,7 +51,7 @@ def shown(field: xr.DataArray) -> xr.DataArray:
         return units.convert_units(field, "mm h-1")
     if units.same(unit, "K") and name.endswith("temperature"):
         return units.convert_units(field, "degC")
-    return field
+    return units.with_floor(field)
 
 
 def title_of(field: xr.DataArray) -> str:

@@ -78,8 +78,8 @@ def verify_forecasts(
     """
     check_cube(cube)
     variable = _variable(forecasts, cube, variable)
-    truth, step = select_channel(cube, variable), cube_step(cube)
-    fields = {name: forecast[variable] for name, forecast in forecasts.items()}
+    truth, step = units.with_floor(select_channel(cube, variable)), cube_step(cube)
+    fields = {name: units.with_floor(forecast[variable]) for name, forecast in forecasts.items()}
     _check_forecasts(fields, truth)
     options: dict[str, Any] = dict(
         zip(("thresholds", "fss_windows"), _events(truth, thresholds, windows), strict=True), per_case=per_case

@@ -11,9 +11,6 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-NO_ECHO = -32.0
-"""dBZ of pixels that were seen and had no echo: the lowest value of 8-bit radar images."""
-
 
 @dataclass(frozen=True, slots=True)
 class Coding:

@@ -16,11 +16,12 @@ import numpy as np
 from cubecast.errors import InputError
 from cubecast.sources.axes import no_variable
 from cubecast.sources.blocks import LOCK, Key, Stored
-from cubecast.sources.coding import NO_ECHO, Array, Coding
+from cubecast.sources.coding import Array, Coding
 from cubecast.sources.layout import Found, Layout
 from cubecast.sources.projected import crs_of, grid, project
 from cubecast.sources.times import Stamps, Times
 from cubecast.sources.values import interpret
+from cubecast.units import NO_ECHO
 
 QUANTITIES: dict[str, tuple[str, dict[str, str]]] = {
     "RATE": (
