@@ -142,8 +142,9 @@ def test_cubes_that_do_not_fit_are_refused(model, rain):
         model.predict(cube[:, 0, 0])
     with pytest.raises(InputError, match="not a cube"):
         model.predict(cube.to_dataset())
-    with pytest.raises(UsageError, match="horizon: found 0"):
-        model.predict(cube, horizon=0)
+    for horizon in (0, 100_000_000):
+        with pytest.raises(UsageError, match=f"horizon: found {horizon}; allowed: 1 to 10000 steps"):
+            model.predict(cube, horizon=horizon)
 
 
 def test_reference_times_that_cannot_be_used_are_refused(model, rain):

@@ -14,6 +14,9 @@ from cubecast.precision import choose_autocast
 from cubecast.steps import Step
 from cubecast.training import choose_device
 
+FARTHEST = 10_000
+"""Leads at most: memory for all of them is taken before the first."""
+
 
 def start_run(
     network: nn.Module,
@@ -33,15 +36,15 @@ def start_run(
 
     Raises:
         ModelMismatchError: another step, or fewer frames than the history.
-        UsageError: a horizon below 1, another precision, or members of a model without noise.
+        UsageError: a horizon below 1 or beyond `FARTHEST`, another precision, or members of a model without noise.
     """
     history, steps = config.task.history, config.task.horizon if horizon is None else horizon
     if cube.shape[0] < history:
         raise ModelMismatchError("the cube is too short", found=f"{cube.shape[0]} frames", allowed=f"{history} or more")
     if cube.shape[0] > 1:
         check_step(cube, cube_step(cube), step)
-    if steps < 1:
-        raise UsageError("horizon", found=steps, allowed="1 or more")
+    if not 1 <= steps <= FARTHEST:
+        raise UsageError("horizon", found=steps, allowed=f"1 to {FARTHEST} steps")
     check_members(members, config.model)
     place = choose_device(device or config.training.device)
     return Run(
