@@ -162,7 +162,7 @@ def test_training_refuses_what_it_cannot_use(rain):
         Nowcaster(**SMALL).fit(rain(6))
     with pytest.raises(InputError, match="all missing"):
         Nowcaster(**SMALL).fit(rain(40).where(False))
-    with pytest.raises(UsageError, match=r"outputs: found wind; allowed: rainfall_rate"):
+    with pytest.raises(UsageError, match=r"outputs: found wind; allowed: each once, of rainfall_rate"):
         Nowcaster(**SMALL, outputs=["wind"]).fit(rain(40))
     with pytest.raises(UsageError, match="unknown setting: found histry"):
         Nowcaster(histry=3)

@@ -68,7 +68,7 @@ def test_two_processes_train_as_one_with_the_same_batch(radar, tmp_path):
 
 
 def test_a_killed_process_ends_the_others(radar, tmp_path):
-    process = start(2, radar, tmp_path / "model", "--set", "batch_size=2", "--set", "epochs=5000")
+    process = start(2, radar, tmp_path / "model", "--set", "batch_size=2", "--epochs", "5000")
     deadline = time.monotonic() + 200
     while not (tmp_path / "model" / "checkpoint.safetensors").exists():
         assert process.poll() is None, process.communicate()[1]
