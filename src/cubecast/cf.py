@@ -18,6 +18,10 @@ from cubecast import units
 CONVENTIONS = "CF-1.11"
 TILE = 1024
 """Largest side of a chunk on disk: a field of up to this size is one chunk."""
+PACKING = ("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned")
+"""Attributes that say what stored numbers mean."""
+STORAGE = {*PACKING, "valid_range", "valid_min", "valid_max", "actual_range", "coordinates"}
+"""Attributes that tell how the file was made that data came from; a reader would apply them again."""
 Kind = Literal["netcdf", "zarr"]
 
 
@@ -121,25 +125,9 @@ def _time_unit(dataset: xr.Dataset, sort: str) -> str:
     return f"{word} since 1970-01-01 00:00:00" if sort == "M" else word
 
 
-_STALE = (
-    *(
-        "_FillValue",
-        "missing_value",
-        "scale_factor",
-        "add_offset",
-        "_Unsigned",
-        "valid_min",
-        "valid_max",
-        "valid_range",
-    ),
-    *("coordinates", "actual_range"),
-)
-"""Attributes that told how the file the data came from was made; a reader would apply them again."""
-
-
 def _plain(variable: xr.Variable) -> xr.Variable:
     """``variable`` with attributes and a type that both formats hold: times in ns, half precision as float32."""
-    attrs = {str(k): _attribute(v) for k, v in variable.attrs.items() if k not in _STALE}
+    attrs = {str(k): _attribute(v) for k, v in variable.attrs.items() if k not in STORAGE}
     out = variable.copy(deep=False)
     if variable.dtype.kind in "mM":
         out = variable.astype(f"{variable.dtype.kind}8[ns]")

@@ -89,12 +89,14 @@ class Channels:
 
     def encode(self, window: xr.DataArray) -> Array:
         """Model-space values (time, channel, y, x) of a loaded piece of a cube; NaN where missing."""
-        found = self.inputs if len(self.inputs) > 1 else channel_names(window)  # one may have any name
-        planes = [
-            _grid(self.scalings[own].encode(select_channel(window, name)).values)
-            for own, name in zip(self.inputs, found, strict=True)
-        ]
+        called = self.called(window)
+        planes = [_grid(self.scalings[n].encode(select_channel(window, called[n])).values) for n in self.inputs]
         return np.stack(planes, axis=1)
+
+    def called(self, cube: xr.DataArray) -> dict[str, str]:
+        """What each input is called in a cube: a model of one takes it by any name."""
+        found = self.inputs if len(self.inputs) > 1 else channel_names(cube)
+        return dict(zip(self.inputs, found, strict=True))
 
     def frames(self, encoded: Array, static: Array | None, times: Array) -> Array:
         """The network's input for encoded history frames: missing values become 0, mask and known fields are added.

@@ -14,7 +14,7 @@ from torch import nn
 
 from cubecast.channels import Array, Channels
 from cubecast.config import ModelConfig
-from cubecast.cube import channel_names, locate, positions, sequence_dim, space_dims, window_starts
+from cubecast.cube import locate, positions, sequence_dim, space_dims, window_starts
 from cubecast.errors import InputError, ModelMismatchError, UsageError
 from cubecast.nn.members import Forecasts, draw_pairs, forecasts
 from cubecast.product import build_forecast
@@ -106,9 +106,9 @@ class Run:
 
     @property
     def names(self) -> dict[str, str]:
-        """The output variables, and what they are called in the cube: a model of one takes it by any name."""
-        found = channel_names(self.cube)
-        return {n: found[0] if len(self.channels.inputs) == 1 else n for n in self.channels.outputs}
+        """The output variables, and what they are called in the cube."""
+        called = self.channels.called(self.cube)
+        return {n: called[n] for n in self.channels.outputs}
 
     @property
     def size(self) -> tuple[int, ...]:

@@ -34,11 +34,16 @@ def forecast_dim(forecast: xr.Dataset | xr.DataArray) -> str:
 
 def file_stem(reference: Any) -> str:
     """The name of the file of a forecast, without its suffix: for times, sorted by name is sorted by time."""
+    return f"nowcast_{reference_text(reference)}"
+
+
+def reference_text(reference: Any) -> str:
+    """A reference as part of a file name, no two alike: ``20170509T133000``, ``1200.5``."""
     if not isinstance(reference, np.datetime64):
-        return f"nowcast_{reference:.15g}"
+        return f"{reference:.15g}"
     whole = reference == reference.astype("datetime64[s]")
     text = str(np.datetime_as_string(reference, unit="s" if whole else "ms"))
-    return f"nowcast_{text.replace('-', '').replace(':', '')}"
+    return text.replace("-", "").replace(":", "")
 
 
 def lead_texts(leads: npt.NDArray[Any]) -> list[str]:

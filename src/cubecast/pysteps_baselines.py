@@ -202,10 +202,9 @@ def _kept_or_made(
     if kept is not None:
         return kept
     found = _nowcast(past, method, horizon, settings)
+    made = _in_units(_still(past, horizon, settings) if found is None else found, past)
     if found is None:  # not kept: it may have been the machine
-        last_frame = _still(past, horizon, settings)
-        return _in_units(last_frame, past).astype(np.float32)
-    made = _in_units(found, past)
+        return made.astype(np.float32)
     attrs = {"cache": key, "source": f"pysteps {version('pysteps')} {method}", "settings": settings}
     bare = past.reset_coords(drop=True)
     forecast = build_forecast({str(past.name): made[None]}, bare, reference=[last], step=cube_step(past), attrs=attrs)

@@ -55,7 +55,9 @@ def test_what_cannot_be_averaged_is_refused(run, tmp_path: Path, capsys) -> None
     later = pd.read_csv(other / "scores.csv").assign(lead_time=[60.0, 65.0])
     later.to_csv(other / "scores.csv", index=False)
     assert run(one, other) == 3
-    assert "no system, lead and score that all have" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "no system, lead and score that all have" in said
     pd.concat([later, later]).to_csv(other / "scores.csv", index=False)
     assert run(one, other) == 3
     assert "several variables" in capsys.readouterr().err

@@ -8,7 +8,6 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import dask
@@ -77,27 +76,23 @@ def open_archive(source: Sequence[str], *, variable: Sequence[str] | None, progr
         InputError: nothing can be read, or what can is not one cube.
     """
     names, opened = tuple(variable or ()), []
-    by_name: list[dict[str, str]] = []
+    by_name: list[dict[str, InputError]] = []
     try:
         for name in names or (None,):
             by_name.append({})
-            opened.append(open_cube(source, variable=name, refused=partial(_note, by_name[-1]), progress=progress))
+            opened.append(open_cube(source, variable=name, refused=by_name[-1].__setitem__, progress=progress))
     except InputError as error:
         if by_name[-1]:
-            raise InputError(str(error), found=next(iter(by_name[-1].values()))) from None
+            raise InputError(str(error), found=str(next(iter(by_name[-1].values())))) from None
         raise
     finally:
         probe.SHARED.close()
-    refused = {path: why for path, why in by_name[0].items() if all(path in others for others in by_name)}
+    refused = {path: str(why) for path, why in by_name[0].items() if all(path in others for others in by_name)}
     for path, why in refused.items():  # others have some of the variables
         logger.warning("%s is left out: %s", path, why)
     if len(opened) == 1:
         return Archive(opened[0], (opened[0],), (), refused)
     return Archive(open_cube(opened, variable=names), tuple(opened), names, refused)
-
-
-def _note(refused: dict[str, str], path: str, error: InputError) -> None:
-    refused[path] = str(error)
 
 
 def assemble(history: History, templates: Sequence[xr.DataArray], names: Sequence[str]) -> xr.DataArray:

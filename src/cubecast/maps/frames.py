@@ -14,7 +14,7 @@ from cubecast.cube import channel_names, check_cube, cube_step, locate, same_pla
 from cubecast.ensemble_products import observed_product
 from cubecast.errors import InputError, UsageError
 from cubecast.maps.colours import shown, title_of
-from cubecast.product import REALIZATION, file_stem, forecast_dim, lead_texts, names
+from cubecast.product import REALIZATION, forecast_dim, lead_texts, names, reference_text
 from cubecast.steps import MONTH_DAYS
 
 Values = npt.NDArray[Any]
@@ -168,11 +168,9 @@ def time_text(value: Any, *, months: bool = False, unit: str = "") -> str:
 
 def file_part(value: Any, lead: Any = None) -> str:
     """A reference time, and a lead, as part of a file name, in order for a week: ``20170509T1330_+0030min``."""
-    if np.issubdtype(np.asarray(value).dtype, np.datetime64):
-        text = file_stem(value).removeprefix("nowcast_")
-        text = text[:-2] if text.endswith("00") and "." not in text else text
-    else:
-        text = f"{value:.15g}"
+    text = reference_text(value)
+    if "T" in text and "." not in text:
+        text = text.removesuffix("00")
     if lead is None:
         return text
     if not np.issubdtype(np.asarray(lead).dtype, np.timedelta64):

@@ -60,7 +60,7 @@ def cf_coding(attrs: Mapping[str, Any], dtype: np.dtype[Any]) -> Coding:
     2.5.1).
     """
     gain, offset = (float(np.ravel(attrs.get(k, d))[0]) for k, d in (("scale_factor", 1.0), ("add_offset", 0.0)))
-    unsigned = str(attrs.get("_Unsigned", "false")).lower() == "true"
+    unsigned = is_unsigned(attrs)
     numbers = [n for key in ("_FillValue", "missing_value") for n in _numbers(attrs.get(key))]
     if unsigned and dtype.kind == "i":
         numbers = [n % 2 ** (8 * dtype.itemsize) for n in numbers]
@@ -72,6 +72,11 @@ def cf_coding(attrs: Mapping[str, Any], dtype: np.dtype[Any]) -> Coding:
         valid = (-np.inf if low is None else low, np.inf if high is None else high)
         return Coding(gain, offset, missing, valid=valid, unsigned=unsigned)
     return Coding(gain, offset, missing, low=low, high=high, unsigned=unsigned)
+
+
+def is_unsigned(attrs: Mapping[Any, Any]) -> bool:
+    """Whether stored integers are meant as numbers from 0 on, which classic netCDF has no type for."""
+    return str(attrs.get("_Unsigned", "false")).lower() == "true"
 
 
 def valid_limits(

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from cubecast.cf import PACKING
 from cubecast.cube import CHANNEL, channel_names
 from cubecast.errors import InputError
 from cubecast.sources.axes import Axes, choose_variables, find_axes, find_period, no_variable, space_coords
 from cubecast.sources.blocks import block_sizes
-from cubecast.sources.coding import Array, valid_limits
+from cubecast.sources.coding import Array, is_unsigned, valid_limits
 from cubecast.sources.layout import rate_factors, sequence_attrs
 from cubecast.sources.times import Times, decode, keep_order, read_times
 from cubecast.sources.values import Limits, Meaning, interpret, warn_removed
-
-_PACKING = ("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned")
 
 
 def from_object(
@@ -80,10 +79,10 @@ def _cube(ds: xr.Dataset, name: str, where: str, chunks: Mapping[str, int] | Non
 
 def _unpacked(variable: xr.Variable) -> xr.Variable:
     """A variable that was opened without decoding, decoded: what its attributes say of missing values and packing."""
-    if not set(_PACKING) & set(variable.attrs):
+    if not set(PACKING) & set(variable.attrs):
         return variable
     stored = variable.copy(deep=False)
-    stored.encoding = {k: v for k, v in variable.encoding.items() if k not in _PACKING}
+    stored.encoding = {k: v for k, v in variable.encoding.items() if k not in PACKING}
     return xr.conventions.decode_cf_variable("", stored, decode_times=False, decode_timedelta=False)
 
 
@@ -115,8 +114,8 @@ def _arranged(variable: xr.Variable, axes: Axes, chunks: Mapping[str, int] | Non
 def _cleaned(cube: xr.DataArray, meaning: Meaning, variable: xr.Variable, where: str) -> xr.DataArray:
     """NaN for values outside of the declared valid range and of what can be."""
     packing = variable.encoding
-    unsigned = str(packing.get("_Unsigned", "false")).lower() == "true"
-    low, high, in_values = valid_limits(variable.attrs, np.dtype(packing.get("dtype", float)), unsigned=unsigned)
+    dtype = np.dtype(packing.get("dtype", float))
+    low, high, in_values = valid_limits(variable.attrs, dtype, unsigned=is_unsigned(packing))
     if "scale_factor" in packing and not in_values:
         gain, offset = float(packing["scale_factor"]), float(packing.get("add_offset", 0.0))
         # half a step of slack: the decoded numbers are rounded

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from cubecast import units
+from cubecast.cf import STORAGE
 from cubecast.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -32,11 +33,7 @@ FILL = 9e36
 _RATE_UNITS = ("mm h-1", "m s-1", "kg m-2 s-1", "mm d-1")
 _AMOUNT_UNITS = {"kg m-2": 1.0, "m": 1000.0}
 # attributes that describe how the values were stored, or name other variables of the file
-_STORAGE = {
-    *("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned"),
-    *("valid_range", "valid_min", "valid_max", "actual_range"),
-    *("coordinates", "ancillary_variables", "cell_measures", "bounds", "grid_mapping"),
-}
+_OF_THE_FILE = {*STORAGE, "ancillary_variables", "cell_measures", "bounds", "grid_mapping"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +85,7 @@ def interpret(name: str, attrs: Mapping[str, Any], *, where: str) -> Meaning:
     rain = standard in RATES + AMOUNTS or (not standard and re.search("rain|precip", words) is not None)
     canonical = units.canonical(unit)
     _check_units(name, standard, unit, where)
-    kept = {str(k): v for k, v in attrs.items() if k not in _STORAGE and not str(k).startswith("GRIB_")}
+    kept = {str(k): v for k, v in attrs.items() if k not in _OF_THE_FILE and not str(k).startswith("GRIB_")}
     if standard in AMOUNTS or (rain and canonical == "kg m-2"):
         rate = {"standard_name": "rainfall_rate", "long_name": "rainfall rate", "units": "mm h-1"}
         return Meaning(
